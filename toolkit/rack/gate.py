@@ -1,0 +1,57 @@
+"""A gate: a rule with a limit, a unit and a source. Data only; `judge` answers it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Scope(StrEnum):
+    """What a gate is asked of, once for each."""
+
+    GPU = "gpu"
+    LINK = "link"  # an NVLink of a GPU
+    HCA = "hca"
+    NODE = "node"
+    RACK = "rack"
+
+
+class Operator(StrEnum):
+    """The closed set of comparisons. There is no expression language and no eval."""
+
+    AT_LEAST = "at_least"
+    AT_MOST = "at_most"
+    EQUALS = "equals"
+    ONE_OF = "one_of"
+    SAME_ACROSS = "same_across"  # one value over all subjects of the scope
+
+
+Limit = float | int | str | tuple[str, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """One rule.
+
+    code      stable upper-case name of the finding and of its runbook, e.g. NCCL_BUSBW_LOW
+    metric    name of the measurement it reads
+    unit      unit the limit is in; a measurement in another unit is INCONCLUSIVE, never converted
+    stage     stage whose evidence it reads: nvlink, infiniband, kubernetes, burnin, ...
+    limit     None means nobody has sourced one yet: the answer is INCONCLUSIVE
+    part      what a technician pulls when it fails: gpu, tray, cable, hca, ...
+    why       one sentence an operator reads
+    source    document or measurement the limit comes from, with its date
+    """
+
+    code: str
+    metric: str
+    unit: str
+    scope: Scope
+    operator: Operator
+    limit: Limit
+    stage: str
+    required: bool
+    part: str
+    why: str
+    source: str
+    date: str

@@ -1,0 +1,74 @@
+"""Where this installation keeps things. Precedence: command line, then environment, then the default."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def _data(name: str) -> Path:
+    """Inventory and playbooks: beside the package in a checkout, inside it in a wheel."""
+    checkout = _PACKAGE.parent / name
+    return checkout if checkout.is_dir() else _PACKAGE / "_data" / name
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Paths and addresses; no secrets.
+
+    home       state of this installation: ledger, artifacts, keys, secrets, known hosts
+    inventory  folder with racks/ and profiles/
+    playbooks  folder with the playbooks and roles/
+    ledger_url `sqlite:///ABSOLUTE/PATH` or `postgresql://...`
+    """
+
+    home: Path
+    inventory: Path
+    playbooks: Path
+    ledger_url: str
+
+    @property
+    def artifacts(self) -> Path:
+        """Raw evidence by sha256."""
+        return self.home / "artifacts"
+
+    @property
+    def keys(self) -> Path:
+        """Signing key of certificates, SSH CA and login key; mode 0700."""
+        return self.home / "keys"
+
+    @property
+    def provision(self) -> Path:
+        """Document root of the provisioning HTTP server: images, boot scripts, seeds, reports."""
+        return self.home / "provision"
+
+    def secrets(self, site: str) -> Path:
+        """Folder with the site's secrets: bmc.yml, bmc-ca.pem; mode 0700."""
+        return self.home / "secrets" / site
+
+    def runs(self, rack: str) -> Path:
+        """Working folders of ansible-runner for one rack."""
+        return self.home / "runs" / rack
+
+    def known_hosts(self, rack: str) -> Path:
+        """Pinned SSH host keys of one rack."""
+        return self.home / "known_hosts" / rack
+
+    def certificate(self, rack: str) -> Path:
+        """Newest certificate issued for the rack."""
+        return self.home / "certificates" / f"{rack}.dsse.json"
+
+
+def load(env: Mapping[str, str] = os.environ) -> Settings:
+    """Settings from the environment: RACKPROOF_HOME, RACKPROOF_INVENTORY, RACKPROOF_PLAYBOOKS, RACKPROOF_LEDGER."""
+    home = Path(env.get("RACKPROOF_HOME") or Path.home() / ".local/state/rackproof").absolute()
+    return Settings(
+        home=home,
+        inventory=Path(env.get("RACKPROOF_INVENTORY") or _data("inventory")).absolute(),
+        playbooks=Path(env.get("RACKPROOF_PLAYBOOKS") or _data("playbooks")).absolute(),
+        ledger_url=env.get("RACKPROOF_LEDGER") or f"sqlite:///{home}/ledger.db",
+    )

@@ -1,0 +1,1 @@
+"""Append-only evidence and state. The only package that knows SQL."""

@@ -1,0 +1,1 @@
+"""The training pool a certified node is admitted to."""

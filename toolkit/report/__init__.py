@@ -1,0 +1,1 @@
+"""Renders what the ledger and the judge say. Decides nothing."""

@@ -1,0 +1,1 @@
+"""One module a verb of the pipeline: observe, act on the difference, observe again, record. Stages do not know each other."""

@@ -13,7 +13,7 @@ A file without an `end` record is a run that was cut: what it measured counts, w
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Any
@@ -223,7 +223,7 @@ def _artifact(raw: dict[str, Any]) -> Artifact:
     return Artifact(_text(raw, "at", 64), _text(raw, "workload", 128), name, digest, int(_number(raw, "bytes")))
 
 
-_MAKERS = {
+_MAKERS: dict[str, Callable[[dict[str, Any]], Record]] = {
     "start": _start,
     "progress": lambda r: Progress(
         _text(r, "at", 64), _text(r, "workload", 128), float(_number(r, "done")), _text(r, "text", 256)

@@ -1,0 +1,185 @@
+"""Evidence in, verdict out. Missing, stale, ambiguous or ill-typed evidence is INCONCLUSIVE, never a pass."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from toolkit.judge.evidence import Measurement, Subject, Value
+from toolkit.rack.gate import Gate, Limit, Operator
+
+CLOCK_SKEW = timedelta(minutes=5)
+
+
+class Answer(StrEnum):
+    """A gate's answer, and a verdict."""
+
+    PASS = "PASS"  # noqa: S105 - a word, not a password
+    FAIL = "FAIL"
+    INCONCLUSIVE = "INCONCLUSIVE"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A gate's answer on one subject. `value` is None where there was nothing to judge."""
+
+    gate: Gate
+    subject: Subject
+    answer: Answer
+    value: Value | None
+    detail: str
+    origin: str = ""
+
+    @property
+    def code(self) -> str:
+        """Stable name of the finding."""
+        return self.gate.code
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The answer and everything it rests on. `unplanned` is evidence about subjects that the plan does not have."""
+
+    answer: Answer
+    findings: tuple[Finding, ...]
+    unplanned: tuple[Subject, ...] = ()
+
+    def of(self, answer: Answer) -> tuple[Finding, ...]:
+        """Findings of required gates with this answer, worst-known first in gate order."""
+        return tuple(f for f in self.findings if f.answer is answer and f.gate.required)
+
+
+def judge(
+    gates: Sequence[Gate],
+    planned: Iterable[Subject],
+    measurements: Iterable[Measurement],
+    now: datetime,
+    max_age: timedelta,
+) -> Verdict:
+    """Asks every gate of every planned subject of its scope.
+
+    PASS needs at least one required gate, and of every required gate a pass on every planned subject.
+    Exactly one fresh measurement in the gate's unit must stand for each; two are ambiguous.
+    """
+    subjects = tuple(dict.fromkeys(planned))
+    by_key: Mapping[tuple[str, Subject], list[Measurement]] = _index(measurements)
+    findings = tuple(f for gate in gates for f in _ask(gate, subjects, by_key, now, max_age))
+    unplanned = _unplanned(gates, subjects, by_key)
+    return Verdict(_combine(findings, unplanned), findings, unplanned)
+
+
+def _index(measurements: Iterable[Measurement]) -> dict[tuple[str, Subject], list[Measurement]]:
+    by_key: dict[tuple[str, Subject], list[Measurement]] = defaultdict(list)
+    for measurement in measurements:
+        by_key[measurement.metric, measurement.subject].append(measurement)
+    return by_key
+
+
+def _unplanned(
+    gates: Sequence[Gate], subjects: tuple[Subject, ...], by_key: Iterable[tuple[str, Subject]]
+) -> tuple[Subject, ...]:
+    read = {(gate.metric, gate.scope) for gate in gates if gate.required}
+    known = set(subjects)
+    return tuple(sorted({s for metric, s in by_key if (metric, s.scope) in read and s not in known}))
+
+
+def _combine(findings: tuple[Finding, ...], unplanned: tuple[Subject, ...]) -> Answer:
+    required = [f.answer for f in findings if f.gate.required]
+    if Answer.FAIL in required:
+        return Answer.FAIL
+    if not required or unplanned or Answer.INCONCLUSIVE in required:
+        return Answer.INCONCLUSIVE
+    return Answer.PASS
+
+
+def _ask(
+    gate: Gate,
+    subjects: tuple[Subject, ...],
+    by_key: Mapping[tuple[str, Subject], list[Measurement]],
+    now: datetime,
+    max_age: timedelta,
+) -> list[Finding]:
+    asked = [s for s in subjects if s.scope is gate.scope]
+    if not asked:
+        # A gate nobody could be asked about has proven nothing.
+        return [Finding(gate, Subject(gate.scope), Answer.INCONCLUSIVE, None, f"no {gate.scope} is planned")]
+    usable = {s: _usable(gate, by_key.get((gate.metric, s), []), now, max_age) for s in asked}
+    if gate.operator is Operator.SAME_ACROSS:
+        return _same_across(gate, usable)
+    return [_one(gate, subject, found) for subject, found in usable.items()]
+
+
+def _usable(gate: Gate, found: list[Measurement], now: datetime, max_age: timedelta) -> Measurement | str:
+    """The one measurement that counts, or why there is none."""
+    if not found:
+        return f"{gate.metric} was not measured"
+    if len(found) > 1:
+        return f"{gate.metric} has {len(found)} measurements where one is meant"
+    (one,) = found
+    if one.unit != gate.unit:
+        return f"{gate.metric} is in {one.unit}, the gate in {gate.unit}"
+    if one.at > now + CLOCK_SKEW:
+        return f"{gate.metric} was measured in the future ({one.at.isoformat()}): check the clocks"
+    if now - one.at > max_age:
+        return f"{gate.metric} is stale: measured {one.at.isoformat()}, valid for {max_age}"
+    if isinstance(one.value, float) and not math.isfinite(one.value):
+        return f"{gate.metric} is {one.value}"
+    return one
+
+
+def _one(gate: Gate, subject: Subject, found: Measurement | str) -> Finding:
+    if isinstance(found, str):
+        return Finding(gate, subject, Answer.INCONCLUSIVE, None, found)
+    if gate.limit is None:
+        detail = f"{gate.code} has no sourced limit"
+        return Finding(gate, subject, Answer.INCONCLUSIVE, found.value, detail, found.origin)
+    met = _compare(gate.operator, found.value, gate.limit)
+    if met is None:
+        detail = f"{found.value!r} and limit {gate.limit!r} do not compare by {gate.operator}"
+        return Finding(gate, subject, Answer.INCONCLUSIVE, found.value, detail, found.origin)
+    detail = f"{gate.metric} {found.value} {gate.unit}, must be {gate.operator.replace('_', ' ')} {_text(gate.limit)}"
+    return Finding(gate, subject, Answer.PASS if met else Answer.FAIL, found.value, detail, found.origin)
+
+
+def _same_across(gate: Gate, usable: Mapping[Subject, Measurement | str]) -> list[Finding]:
+    values = Counter(m.value for m in usable.values() if not isinstance(m, str))
+    common = values.most_common(2)
+    tied = len(common) > 1 and common[0][1] == common[1][1]
+    findings = []
+    for subject, found in usable.items():
+        if isinstance(found, str):
+            findings.append(Finding(gate, subject, Answer.INCONCLUSIVE, None, found))
+            continue
+        alike = not tied and found.value == common[0][0]
+        detail = f"{gate.metric} {found.value}; seen: " + ", ".join(f"{n} x {v}" for v, n in values.most_common(4))
+        findings.append(
+            Finding(gate, subject, Answer.PASS if alike else Answer.FAIL, found.value, detail, found.origin)
+        )
+    return findings
+
+
+def _compare(operator: Operator, value: Value, limit: Limit) -> bool | None:
+    """None where the two do not compare: that is not a fault of the hardware."""
+    if operator is Operator.ONE_OF:
+        return str(value) in limit if isinstance(limit, tuple) else None
+    if isinstance(limit, tuple) or limit is None:
+        return None
+    if operator is Operator.EQUALS and isinstance(value, str) and isinstance(limit, str):
+        return value == limit
+    if isinstance(value, str) or isinstance(limit, str):
+        return None
+    if operator is Operator.EQUALS:
+        return value == limit
+    if operator is Operator.AT_LEAST:
+        return value >= limit
+    if operator is Operator.AT_MOST:
+        return value <= limit
+    return None
+
+
+def _text(limit: Limit) -> str:
+    return ", ".join(limit) if isinstance(limit, tuple) else str(limit)

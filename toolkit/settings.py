@@ -24,12 +24,14 @@ class Settings:
     inventory  folder with racks/ and profiles/
     playbooks  folder with the playbooks and roles/
     ledger_url `sqlite:///ABSOLUTE/PATH` or `postgresql://...`
+    cache      what can be built again: the burn-in archive, the virtual rack's image and packages
     """
 
     home: Path
     inventory: Path
     playbooks: Path
     ledger_url: str
+    cache: Path
 
     @property
     def artifacts(self) -> Path:
@@ -64,11 +66,12 @@ class Settings:
 
 
 def load(env: Mapping[str, str] = os.environ) -> Settings:
-    """Settings from the environment: RACKPROOF_HOME, RACKPROOF_INVENTORY, RACKPROOF_PLAYBOOKS, RACKPROOF_LEDGER."""
+    """Settings from RACKPROOF_HOME, RACKPROOF_INVENTORY, RACKPROOF_PLAYBOOKS, RACKPROOF_LEDGER, RACKPROOF_CACHE."""
     home = Path(env.get("RACKPROOF_HOME") or Path.home() / ".local/state/rackproof").absolute()
     return Settings(
         home=home,
         inventory=Path(env.get("RACKPROOF_INVENTORY") or _data("inventory")).absolute(),
         playbooks=Path(env.get("RACKPROOF_PLAYBOOKS") or _data("playbooks")).absolute(),
         ledger_url=env.get("RACKPROOF_LEDGER") or f"sqlite:///{home}/ledger.db",
+        cache=Path(env.get("RACKPROOF_CACHE") or home / "cache").absolute(),
     )

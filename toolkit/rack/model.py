@@ -141,11 +141,17 @@ class Profile:
     gates: tuple[Gate, ...]
     certificate_lifetime: timedelta
     virtual: bool = False
+    # Policy, not physics: evidence older than a day says nothing of a rack that was touched since.
+    evidence_max_age: timedelta = timedelta(days=1)
+    suite: str = "quick"  # the burn-in a node takes before it may be certified
 
 
 @dataclass(frozen=True, slots=True)
 class Rack:
-    """A rack as designed. `digest` is the sha256 of its canonical form: the topology a certificate binds."""
+    """A rack as designed. `digest` is the sha256 of its canonical form: the topology a certificate binds.
+
+    `partial` says that the designer declared fewer units than the profile's whole rack.
+    """
 
     name: str
     site: str
@@ -153,6 +159,7 @@ class Rack:
     units: tuple[Unit, ...]
     links: tuple[Link, ...]
     digest: str
+    partial: bool = False
 
     @property
     def nodes(self) -> tuple[Unit, ...]:

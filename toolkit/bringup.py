@@ -1,0 +1,222 @@
+"""The use case "bring a rack up": carries out a plan, stage by stage, and records every step in the ledger.
+
+Running it again is the resume: the plan is made anew from the ledger, so what passed is not repeated. One of the two
+places where any exception of a node's work is caught and recorded as that node's ERROR (the other is the burn-in
+suite on the node).
+"""
+
+from __future__ import annotations
+
+import threading
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from pathlib import Path
+
+from toolkit.errors import RackproofError, UndecidedError, UnreachableError
+from toolkit.ledger import Change, LeaseLostError, Ledger, LedgerError, Run
+from toolkit.ledger.holder import this_process
+from toolkit.rack.lifecycle import MOVE_AFTER, STAGES_OF, Move, NodeState, Outcome, Stage
+from toolkit.rack.model import Rack, Unit
+from toolkit.rack.plan import NodeStatus, Plan, Step, make_plan
+from toolkit.report.standing import Standing, standings, status_of
+from toolkit.stages import admit, base, burnin, certify, image, infiniband, kubernetes, nvlink
+from toolkit.stages.context import Context, Progress, Result, StageRunner, Work, error
+
+STAGES: Mapping[Stage, StageRunner] = {
+    Stage.IMAGE: image.run,
+    Stage.BASE: base.run,
+    Stage.NVLINK: nvlink.run,
+    Stage.INFINIBAND: infiniband.run,
+    Stage.KUBERNETES: kubernetes.run,
+    Stage.BURNIN: burnin.run,
+    Stage.CERTIFY: certify.run,
+    Stage.ADMIT: admit.run,
+}
+LEASE = timedelta(seconds=60)
+AT_ONCE = 32  # nodes worked on side by side within a rack; power and cooling domains bound it further on site
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a bringup came to. `seconds` is the wall time of each stage that ran."""
+
+    rack: str
+    goal: NodeState
+    nodes: tuple[Standing, ...]
+    seconds: tuple[tuple[Stage, float], ...]
+    certificate: Path | None
+
+    @property
+    def exit_code(self) -> int:
+        """0 all at the goal, 1 some failed on evidence, 3 undecided."""
+        away = [e for e in self.nodes if e.state is not self.goal]
+        if not away:
+            return 0
+        return 1 if any(e.state is NodeState.QUARANTINED for e in away) else UndecidedError.exit_code
+
+
+def bringup(
+    context: Context,
+    plan: Plan,
+    stages: Mapping[Stage, StageRunner] = STAGES,
+    on_step: Callable[[Step, tuple[str, ...]], None] = lambda step, nodes: None,
+) -> Summary:
+    """Carries out `plan`, which the caller has shown and confirmed.
+
+    Raises BusyError when somebody else drives the rack, UndecidedError when the rack is no longer as the plan
+    found it. A node's failure raises nothing: it is in the summary and in the ledger.
+    """
+    rack = context.rack
+    seconds: list[tuple[Stage, float]] = []
+    with _driving(context) as driving:
+        ledger = driving.ledger
+        _close_interrupted(ledger, rack)
+        if make_plan(rack, status_of(ledger, rack), plan.goal).digest != plan.digest:
+            raise UndecidedError(
+                f"{rack.name} changed since this plan was made", f"look again: rackproof plan {rack.name}"
+            )
+        ledger.store_plan(rack.name, plan.digest, plan.canonical())
+        for step in plan.steps:
+            began = context.clock()
+            ready = _ready(ledger, rack, step)
+            if not ready:
+                continue
+            on_step(step, tuple(n.name for n in ready))
+            _carry_out(driving, step.stage, ready, stages[step.stage])
+            seconds.append((step.stage, (context.clock() - began).total_seconds()))
+    certificate = context.settings.certificate(rack.name)
+    return Summary(
+        rack.name, plan.goal, standings(ledger, rack), tuple(seconds), certificate if certificate.exists() else None
+    )
+
+
+@contextmanager
+def _driving(context: Context) -> Iterator[Context]:
+    """The context whose every write carries the rack's lease, renewed from a thread. BusyError for another holder."""
+    ledger = context.ledger
+    lease = ledger.acquire(f"rack/{context.rack.name}", this_process(), LEASE)
+    stop = threading.Event()
+
+    def renew() -> None:
+        while not stop.wait(LEASE.total_seconds() / 4):
+            try:
+                ledger.renew(lease, LEASE)
+            except LedgerError:
+                continue  # a full disk may pass; the next write of the run says so itself
+            except LeaseLostError:
+                return  # every further write is refused by its token: that is what ends the run
+
+    thread = threading.Thread(target=renew, name=f"lease {context.rack.name}", daemon=True)
+    thread.start()
+    try:
+        yield replace(context, ledger=ledger.under(lease))
+    finally:
+        stop.set()
+        thread.join()
+        with suppress(LeaseLostError):
+            ledger.release(lease)
+
+
+def _close_interrupted(ledger: Ledger, rack: Rack) -> None:
+    """Runs whose process was killed get their end: ERROR INTERRUPTED. Nothing else is known of them."""
+    for node in rack.nodes:
+        for run in ledger.runs(rack.name, node.name):
+            if run.outcome is None:
+                ledger.finish_run(
+                    run, Outcome.ERROR, code="INTERRUPTED", message="the run was cut off before it ended",
+                    next=f"rackproof bringup {rack.name}",
+                )  # fmt: skip
+
+
+def _ready(ledger: Ledger, rack: Rack, step: Step) -> tuple[Unit, ...]:
+    """Targets that earlier steps brought to where this step begins; the others have dropped out on the way."""
+    status = status_of(ledger, rack)
+    ready = []
+    for target in step.targets:
+        now = status.get(target.node, NodeStatus())
+        due = [s for s in STAGES_OF.get(now.state, ()) if s not in now.passed]
+        if due and due[0] is step.stage:
+            ready.append(rack.unit(target.node))
+    return tuple(ready)
+
+
+@dataclass(slots=True)
+class _Desk:
+    """Takes in the results of one stage and writes each to the ledger, once."""
+
+    context: Context
+    stage: Stage
+    runs: Mapping[str, Run]
+    states: Mapping[str, NodeState]
+    ended: set[str] = field(default_factory=set)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def finish(self, node: str, result: Result) -> None:
+        """Ends the node's run and moves the node, in one transaction. A second result for a node is a defect."""
+        with self.lock:
+            if node in self.ended:
+                raise RackproofError(f"{self.stage} gave {node} a second result", "this is a defect of rackproof")
+            self.ended.add(node)
+        move = result.move or self._implied(result.outcome)
+        before = self.states[node]
+        self.context.ledger.finish_run(
+            self.runs[node], result.outcome, code=result.code, part=result.part, message=result.message,
+            next=result.next, change=Change(before, move) if move else None,
+        )  # fmt: skip
+        self.context.progress(Progress(node, self.stage, result.code or result.outcome.lower(), 1.0))
+
+    def _implied(self, outcome: Outcome) -> Move | None:
+        if outcome is Outcome.PASSED:
+            return MOVE_AFTER[self.stage]
+        return Move.QUARANTINE if outcome is Outcome.FAILED else None
+
+    def each(self, nodes: Iterable[Unit], work: Callable[[Unit], Result]) -> None:
+        """Runs `work` for the nodes side by side; what it raises becomes the node's ERROR."""
+        chosen = tuple(nodes)
+        if not chosen:
+            return
+        with ThreadPoolExecutor(min(len(chosen), AT_ONCE), thread_name_prefix=self.stage) as threads:
+            for future in [threads.submit(self._one, node, work) for node in chosen]:
+                future.result()
+
+    def _one(self, node: Unit, work: Callable[[Unit], Result]) -> None:
+        try:
+            result = work(node)
+        except (LeaseLostError, LedgerError):
+            raise  # without the ledger nothing may go on
+        except Exception as failure:  # noqa: BLE001 - the one place: a node's failure becomes a recorded result
+            result = self.failure(f"{self.stage} on {node.name}", failure)
+        self.finish(node.name, result)
+
+    def failure(self, doing: str, failure: Exception) -> Result:
+        """What went wrong, as an ERROR result; a defect of ours keeps its traceback as an artifact."""
+        again = f"rackproof bringup {self.context.rack.name}"
+        if isinstance(failure, UnreachableError):
+            return error("NODE_UNREACHABLE", failure.message, failure.hint or again)
+        if isinstance(failure, RackproofError):
+            return error("UNDECIDED", failure.message, failure.hint or again)
+        trace = "".join(traceback.format_exception(failure))
+        digest = self.context.ledger.artifacts.put(trace.encode())
+        where = f"{type(failure).__name__}: {failure}"
+        return error("DEFECT", f"{doing}: {where}"[:500], f"report this with artifact {digest[:12]}")
+
+
+def _carry_out(context: Context, stage: Stage, nodes: tuple[Unit, ...], runner: StageRunner) -> None:
+    status = status_of(context.ledger, context.rack)
+    runs = {n.name: context.ledger.start_run(context.rack.name, n.name, stage) for n in nodes}
+    states = {n.name: status.get(n.name, NodeStatus()).state for n in nodes}
+    desk = _Desk(context, stage, runs, states)
+    silent = error("STAGE_SILENT", f"{stage} gave no result", "this is a defect of rackproof")
+    try:
+        runner(context, Work(nodes, runs, desk.finish, desk.each))
+    except (LeaseLostError, LedgerError):
+        raise
+    except Exception as failure:  # noqa: BLE001 - the same place for what a stage does for all its nodes at once
+        silent = desk.failure(stage, failure)
+    for node in nodes:
+        if node.name not in desk.ended:
+            desk.finish(node.name, silent)

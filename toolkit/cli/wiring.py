@@ -1,0 +1,50 @@
+"""Puts real hands, ledger and rack together for a verb."""
+
+from __future__ import annotations
+
+import getpass
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+from toolkit import settings as installed
+from toolkit.ledger import Ledger
+from toolkit.rack.loading import load_rack
+from toolkit.rack.model import Rack
+from toolkit.settings import Settings
+from toolkit.stages.context import Context, Progress
+
+
+def now() -> datetime:
+    """Wall clock, with zone."""
+    return datetime.now(UTC)
+
+
+def rack_named(name: str, settings: Settings | None = None) -> Rack:
+    """The rack of that name or file; InputError with every problem in it."""
+    return load_rack(name, (settings or installed.load()).inventory)
+
+
+@contextmanager
+def ledger_of(settings: Settings) -> Iterator[Ledger]:
+    """The ledger, open."""
+    settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    actor = f"{getpass.getuser()}@{socket.gethostname()}"
+    with Ledger.open(settings.ledger_url, settings.artifacts, actor, now) as ledger:
+        yield ledger
+
+
+@contextmanager
+def context_of(rack: Rack, progress: Callable[[Progress], None] = lambda _: None) -> Iterator[Context]:
+    """A context with real hands. A virtual rack's hands are in its controller's network namespace."""
+    from toolkit.stages.hands import SiteHands
+
+    settings = installed.load()
+    if rack.profile.virtual:
+        from toolkit.virtual.lab import enter
+
+        enter(rack, settings)
+    with ledger_of(settings) as ledger, SiteHands.over(settings, rack) as hands:
+        yield Context(rack, settings, ledger, hands, now, time.sleep, progress)

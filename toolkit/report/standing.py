@@ -1,0 +1,67 @@
+"""Where every node stands, by the ledger: for the plan, for the operator and for the exit code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from toolkit.ledger import Ledger, NodeRow
+from toolkit.rack.lifecycle import NodeState, Outcome, Stage
+from toolkit.rack.model import Rack
+from toolkit.rack.plan import NodeStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A node's state and its last word: if that is not a pass, what failed, the part, and what comes next."""
+
+    node: str
+    state: NodeState
+    outcome: Outcome | None = None
+    stage: Stage | None = None
+    code: str = ""
+    part: str = ""
+    message: str = ""
+    next: str = ""
+
+    @property
+    def trouble(self) -> bool:
+        """Whether the last word is a failure, a doubt or an interruption."""
+        return bool(self.code)
+
+
+def standings(ledger: Ledger, rack: Rack) -> tuple[Standing, ...]:
+    """Every node of the rack as designed, also those the ledger has never seen."""
+    states = ledger.node_states(rack.name)
+    return tuple(_standing(ledger, rack.name, node.name, states.get(node.name)) for node in rack.nodes)
+
+
+def _standing(ledger: Ledger, rack: str, node: str, row: NodeRow | None) -> Standing:
+    last = ledger.last_run(rack, node)
+    state = row.state if row else NodeState.PLANNED
+    if row and state is NodeState.QUARANTINED and (last is None or last.finished is None or last.finished < row.since):
+        (moved,) = ledger.events(rack, node, after=row.event - 1, limit=1)
+        reason = str(moved.body.get("reason", ""))
+        return Standing(node, state, None, None, "OPERATOR", "", reason, f"rackproof release {node}")
+    if last is None:
+        return Standing(node, state)
+    if last.outcome is None:
+        again = f"rackproof bringup {rack}"
+        return Standing(node, state, None, last.stage, "INTERRUPTED", "", "the run did not end", again)
+    if last.outcome is Outcome.PASSED:
+        return Standing(node, state, last.outcome, last.stage)
+    return Standing(node, state, last.outcome, last.stage, last.code, last.part, last.message, last.next)
+
+
+def status_of(ledger: Ledger, rack: Rack) -> dict[str, NodeStatus]:
+    """What the ledger says of the rack's nodes, in the plan's words."""
+    states = ledger.node_states(rack.name)
+    status = {}
+    for standing in standings(ledger, rack):
+        row = states.get(standing.node)
+        if row is None:
+            continue
+        since = [r for r in ledger.runs(rack.name, standing.node) if r.started >= row.since]
+        passed = frozenset(r.stage for r in since if r.outcome is Outcome.PASSED)
+        reason = f"{standing.code} {standing.part}".strip()
+        status[standing.node] = NodeStatus(row.state, passed, reason)
+    return status

@@ -1,0 +1,181 @@
+"""Run a playbook, read back what it claims to have done, judge what was read. Shared by the configuring stages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from toolkit.facts.measure import measurements_of
+from toolkit.facts.probe import Fact, Probe, read
+from toolkit.judge.evidence import Measurement
+from toolkit.judge.locate import part
+from toolkit.judge.subjects import planned_subjects
+from toolkit.judge.verdict import Answer, Finding, Verdict, judge
+from toolkit.ledger import EventKind, NewEvent, Run
+from toolkit.rack.lifecycle import Outcome, Stage
+from toolkit.rack.model import Unit
+from toolkit.runners.play import HostOutcome, HostResult, PlayEvent, PlayRequest
+from toolkit.stages.context import Context, Progress, Result, Work, error, passed
+
+PLAY_SECONDS = 1800.0
+SHOWN_FINDINGS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One look at a node: its facts and what they measure."""
+
+    facts: tuple[Fact, ...]
+    measurements: tuple[Measurement, ...]
+
+    def fact(self, name: str) -> Fact:
+        """The fact of that name; KeyError if it was not asked for."""
+        return next(f for f in self.facts if f.name == name)
+
+
+def play_and_judge(
+    context: Context, work: Work, stage: Stage, playbook: str, probes: Sequence[Probe], variables: Mapping[str, object]
+) -> None:
+    """Plays `playbook` on all nodes at once, then reads and judges each. A node's failure is its own."""
+    by_name = {n.name: n for n in work.nodes}
+
+    def show(event: PlayEvent) -> None:
+        context.progress(Progress(event.host, stage, event.task))
+
+    request = PlayRequest(
+        rack=context.rack,
+        playbook=playbook,
+        nodes=tuple(by_name),
+        ident=f"{stage}-{context.clock():%Y%m%dT%H%M%S}",
+        timeout_s=PLAY_SECONDS,
+        variables=variables,
+    )
+    result = context.hands.playbooks.play(request, show)
+    for name, host in result.hosts.items():
+        if host.outcome is not HostOutcome.OK:
+            work.finish(name, _not_played(context, playbook, name, host))
+    played = [by_name[name] for name, host in result.hosts.items() if host.outcome is HostOutcome.OK]
+
+    def look(node: Unit) -> Result:
+        reading = take(context, work.runs[node.name], node, probes)
+        return result_of(context, stage, node, judge_node(context, node, (stage,), reading.measurements), reading)
+
+    work.each(played, look)
+
+
+def _not_played(context: Context, playbook: str, node: str, host: HostResult) -> Result:
+    codes = {HostOutcome.FAILED: "PLAYBOOK_FAILED", HostOutcome.UNREACHABLE: "NODE_UNREACHABLE"}
+    where = f" at '{host.task}'" if host.task else ""
+    return error(
+        codes.get(host.outcome, "PLAYBOOK_UNPROVEN"),
+        f"{playbook} on {node}: {host.outcome}{where}: {host.message}"[:500],
+        f"rackproof bringup {context.rack.name}",
+    )
+
+
+def take(context: Context, run: Run, node: Unit, probes: Iterable[Probe]) -> Reading:
+    """Reads the probes and puts facts, raw bytes and measurements on record."""
+    facts = tuple(read(context.hands.shell, node, probe, context.clock) for probe in probes)
+    events, measured = [], []
+    for fact in facts:
+        origin = context.ledger.artifacts.put(fact.raw) if fact.raw else ""
+        body = {
+            "fact": fact.name,
+            "at": fact.at.isoformat(),
+            "artifact": origin,
+            "problem": fact.problem,
+            "run": run.id,
+        }
+        events.append(NewEvent(EventKind.OBSERVED, context.rack.name, node.name, body))
+        if fact.problem is None:
+            measured += measurements_of(fact, node, run.id, origin)
+    context.ledger.append_all(events)
+    context.ledger.record_measurements(run, measured)
+    return Reading(facts, tuple(measured))
+
+
+def judge_node(context: Context, node: Unit, stages: Iterable[Stage], measurements: Iterable[Measurement]) -> Verdict:
+    """The verdict of the stages' gates on one node."""
+    asked = set(stages)
+    gates = [g for g in context.rack.profile.gates if g.stage in asked]
+    return judge(
+        gates,
+        planned_subjects(node, context.rack.profile),
+        [m for m in measurements if any(m.metric == g.metric for g in gates)],
+        context.clock(),
+        context.rack.profile.evidence_max_age,
+    )
+
+
+def result_of(context: Context, stage: Stage, node: Unit, verdict: Verdict, reading: Reading) -> Result:
+    """The verdict as the stage's result; the findings go on record."""
+    record(context, node, verdict)
+    if verdict.answer is Answer.PASS:
+        return passed(f"{len(verdict.findings)} findings, all as planned")
+    if verdict.answer is Answer.FAIL:
+        return failed(context, node, verdict, gpu_serials(reading))
+    problems = [f"{f.name}: {f.problem}" for f in reading.facts if f.problem]
+    return error(
+        "EVIDENCE_MISSING",
+        f"{stage} could not be judged: {undecided(verdict)}" + ("; " + "; ".join(problems) if problems else ""),
+        f"rackproof bringup {context.rack.name}",
+    )
+
+
+def record(context: Context, node: Unit, verdict: Verdict) -> None:
+    """Every finding that is not a pass, by name; passes as a count."""
+    noted = [f for f in verdict.findings if f.answer is not Answer.PASS]
+    body = {
+        "answer": verdict.answer,
+        "passed": len(verdict.findings) - len(noted),
+        "findings": [_finding(f) for f in noted[:200]],
+        "unplanned": [str(s) for s in verdict.unplanned[:50]],
+    }
+    context.ledger.append(NewEvent(EventKind.JUDGED, context.rack.name, node.name, body, verdict.answer))
+
+
+def _finding(finding: Finding) -> dict[str, object]:
+    return {
+        "code": finding.code,
+        "answer": finding.answer,
+        "subject": str(finding.subject),
+        "value": finding.value,
+        "detail": finding.detail,
+        "required": finding.gate.required,
+        "artifact": finding.origin,
+    }
+
+
+def failed(context: Context, node: Unit, verdict: Verdict, serials: Mapping[int, str]) -> Result:
+    """FAILED with the first failed gate's code, the part to pull and the way back."""
+    findings = verdict.of(Answer.FAIL)
+    first = findings[0]
+    others = sorted({f.code for f in findings[1:]} - {first.code})
+    more = f"; also {', '.join(others)}" if others else ""
+    suspect = part(first, node, dict(serials))
+    return Result(
+        Outcome.FAILED,
+        first.code,
+        f"{first.subject}: {first.detail}{more}. {first.gate.why}",
+        suspect,
+        f"service {suspect}, then: rackproof release {node.name}",
+    )
+
+
+def undecided(verdict: Verdict) -> str:
+    """The first doubts of a verdict in words."""
+    doubts = verdict.of(Answer.INCONCLUSIVE)
+    words = [f"{f.code} on {f.subject}: {f.detail}" for f in doubts[:SHOWN_FINDINGS]]
+    if len(doubts) > SHOWN_FINDINGS:
+        words.append(f"and {len(doubts) - SHOWN_FINDINGS} more")
+    if verdict.unplanned:
+        words.append("evidence about parts not in the plan: " + ", ".join(map(str, verdict.unplanned[:SHOWN_FINDINGS])))
+    return "; ".join(words) or "no required gate"
+
+
+def gpu_serials(reading: Reading) -> dict[int, str]:
+    """Serials by GPU index as the node reported them; empty where it did not."""
+    for fact in reading.facts:
+        if fact.name == "gpus" and isinstance(fact.value, dict):
+            return {int(g["index"]): str(g["serial"]) for g in fact.value.get("gpus", ()) if g.get("serial")}
+    return {}

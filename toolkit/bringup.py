@@ -19,9 +19,9 @@ from pathlib import Path
 from toolkit.errors import RackproofError, UndecidedError, UnreachableError
 from toolkit.ledger import Change, LeaseLostError, Ledger, LedgerError, Run
 from toolkit.ledger.holder import this_process
-from toolkit.rack.lifecycle import MOVE_AFTER, STAGES_OF, Move, NodeState, Outcome, Stage
+from toolkit.rack.lifecycle import MOVE_AFTER, Move, NodeState, Outcome, Stage
 from toolkit.rack.model import Rack, Unit
-from toolkit.rack.plan import NodeStatus, Plan, Step, make_plan
+from toolkit.rack.plan import NodeStatus, Plan, Step, due, make_plan
 from toolkit.report.standing import Standing, standings, status_of
 from toolkit.stages import admit, base, burnin, certify, image, infiniband, kubernetes, nvlink
 from toolkit.stages.context import Context, Progress, Result, StageRunner, Work, error
@@ -138,8 +138,7 @@ def _ready(ledger: Ledger, rack: Rack, step: Step) -> tuple[Unit, ...]:
     ready = []
     for target in step.targets:
         now = status.get(target.node, NodeStatus())
-        due = [s for s in STAGES_OF.get(now.state, ()) if s not in now.passed]
-        if due and due[0] is step.stage:
+        if due(now)[:1] == (step.stage,):
             ready.append(rack.unit(target.node))
     return tuple(ready)
 
@@ -162,6 +161,8 @@ class _Desk:
                 raise RackproofError(f"{self.stage} gave {node} a second result", "this is a defect of rackproof")
             self.ended.add(node)
         move = result.move or self._implied(result.outcome)
+        if move is Move.QUARANTINE:
+            result = self._out_of_the_pool(node, result)
         before = self.states[node]
         self.context.ledger.finish_run(
             self.runs[node], result.outcome, code=result.code, part=result.part, message=result.message,
@@ -169,12 +170,20 @@ class _Desk:
         )  # fmt: skip
         self.context.progress(Progress(node, self.stage, result.code or result.outcome.lower(), 1.0))
 
+    def _out_of_the_pool(self, node: str, result: Result) -> Result:
+        """A node that failed takes no more jobs. If the pool does not answer, the node's last word says so."""
+        try:
+            self.context.hands.pool.evict(node, f"{result.code} {result.part}".strip())
+        except RackproofError as failure:
+            return replace(result, message=f"{result.message}; NOT taken out of the pool: {failure.message}")
+        return result
+
     def _implied(self, outcome: Outcome) -> Move | None:
         if outcome is Outcome.PASSED:
             return MOVE_AFTER[self.stage]
         return Move.QUARANTINE if outcome is Outcome.FAILED else None
 
-    def each(self, nodes: Iterable[Unit], work: Callable[[Unit], Result]) -> None:
+    def each(self, nodes: Iterable[Unit], work: Callable[[Unit], Result | None]) -> None:
         """Runs `work` for the nodes side by side; what it raises becomes the node's ERROR."""
         chosen = tuple(nodes)
         if not chosen:
@@ -183,14 +192,15 @@ class _Desk:
             for future in [threads.submit(self._one, node, work) for node in chosen]:
                 future.result()
 
-    def _one(self, node: Unit, work: Callable[[Unit], Result]) -> None:
+    def _one(self, node: Unit, work: Callable[[Unit], Result | None]) -> None:
         try:
             result = work(node)
         except (LeaseLostError, LedgerError):
             raise  # without the ledger nothing may go on
         except Exception as failure:  # noqa: BLE001 - the one place: a node's failure becomes a recorded result
             result = self.failure(f"{self.stage} on {node.name}", failure)
-        self.finish(node.name, result)
+        if result is not None:
+            self.finish(node.name, result)
 
     def failure(self, doing: str, failure: Exception) -> Result:
         """What went wrong, as an ERROR result; a defect of ours keeps its traceback as an artifact."""

@@ -52,6 +52,14 @@ class Settings:
         """Folder with the site's secrets: bmc.yml, bmc-ca.pem; mode 0700."""
         return self.home / "secrets" / site
 
+    def site_variables(self, site: str) -> Path:
+        """Role variables of a site (package sources, NTP servers, ...) as Ansible reads them; not secret; may be absent."""
+        return self.home / "sites" / f"{site}.yml"
+
+    def pool(self, site: str) -> Path:
+        """The file-backed pool of a site."""
+        return self.home / "pool" / f"{site}.yml"
+
     def runs(self, rack: str) -> Path:
         """Working folders of ansible-runner for one rack."""
         return self.home / "runs" / rack

@@ -40,16 +40,17 @@ def why(name: str, rack_name: str | None, as_json: bool) -> None:
     from rich.console import Group
 
     from toolkit.rack.lifecycle import NodeState
+    from toolkit.report.standing import standings
     from toolkit.report.terminal import why_view
     from toolkit.report.why import why as answer
 
     settings = installed.load()
     with ledger_of(settings) as ledger:
         rack, nodes = _resolve(settings, name, rack_name)
-        states = ledger.node_states(rack.name)
         answers = [
-            answer(rack.name, n, states.get(n), ledger.last_run(rack.name, n), ledger.story(rack.name, n))
-            for n in nodes
+            answer(rack.name, standing, _since_last_run(ledger, rack.name, standing.node))
+            for standing in standings(ledger, rack)
+            if standing.node in nodes
         ]
     if len(nodes) > 1:
         answers = [a for a in answers if a.state is not NodeState.ADMITTED]

@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
+from toolkit import settings as installed
 from toolkit.cli.output import emit, json_option
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--key", "keys", multiple=True, type=click.Path(path_type=Path),
+    help="Public key to trust (PEM); again for more. Default: this installation's own.",
+)  # fmt: skip
+@json_option
+def verify(file: Path, keys: tuple[Path, ...], as_json: bool) -> None:
+    """Check the certificate FILE offline: signed by a trusted key, unaltered, in force. Exit 1 if not."""
+    from toolkit.certificate.sign import PUBLIC
+    from toolkit.certificate.verify import read_envelope, trusted_keys
+    from toolkit.certificate.verify import verify as check
+    from toolkit.cli.wiring import now
+    from toolkit.report.terminal import certificate_view
+
+    trusted = trusted_keys(keys or (installed.load().keys / PUBLIC,))
+    verified = check(read_envelope(file), trusted, now())
+    emit(verified, as_json, lambda: certificate_view(verified))
 
 
 @click.command()
@@ -21,4 +41,4 @@ def parse(kind: str, file: Path, as_json: bool) -> None:
     from toolkit.facts.parse import parse_file
 
     found = parse_file(kind, file)
-    emit(found, as_json, lambda: Pretty(json.loads(json.dumps(found, default=str))))
+    emit(found, as_json, lambda: Pretty(found))

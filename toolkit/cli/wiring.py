@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 
 from toolkit import settings as installed
 from toolkit.ledger import Ledger
+from toolkit.pool.model import Pool
 from toolkit.rack.loading import load_rack
 from toolkit.rack.model import Rack
 from toolkit.settings import Settings
@@ -43,8 +44,15 @@ def context_of(rack: Rack, progress: Callable[[Progress], None] = lambda _: None
 
     settings = installed.load()
     if rack.profile.virtual:
-        from toolkit.virtual.lab import enter
+        from toolkit.virtual.lab import enter_namespace
 
-        enter(rack, settings)
+        enter_namespace(settings, rack.name)
     with ledger_of(settings) as ledger, SiteHands.over(settings, rack) as hands:
         yield Context(rack, settings, ledger, hands, now, time.sleep, progress)
+
+
+def pool_of(settings: Settings, rack: Rack) -> Pool:
+    """The pool the rack's site admits to. First depth: a file."""
+    from toolkit.pool.file import FilePool
+
+    return FilePool(settings.pool(rack.site))

@@ -72,6 +72,16 @@ def judge(
     return Verdict(_combine(findings, unplanned), findings, unplanned)
 
 
+def merge(*verdicts: Verdict) -> Verdict:
+    """One verdict of several: as good as the worst of them. None at all have proven nothing."""
+    answers = [v.answer for v in verdicts]
+    answer = Answer.PASS if answers else Answer.INCONCLUSIVE
+    for worse in (Answer.INCONCLUSIVE, Answer.FAIL):
+        answer = worse if worse in answers else answer
+    findings = tuple(f for v in verdicts for f in v.findings)
+    return Verdict(answer, findings, tuple(s for v in verdicts for s in v.unplanned))
+
+
 def _index(measurements: Iterable[Measurement]) -> dict[tuple[str, Subject], list[Measurement]]:
     by_key: dict[tuple[str, Subject], list[Measurement]] = defaultdict(list)
     for measurement in measurements:

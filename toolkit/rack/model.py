@@ -159,6 +159,7 @@ class Rack:
     units: tuple[Unit, ...]
     links: tuple[Link, ...]
     digest: str
+    provision_url: str = ""  # of the provisioning server, as the nodes reach it; needed to image them
     partial: bool = False
 
     @property

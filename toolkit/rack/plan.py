@@ -92,13 +92,16 @@ def make_plan(rack: Rack, status: Mapping[str, NodeStatus], goal: NodeState = No
     return Plan(rack.name, rack.digest, goal, steps, tuple(held))
 
 
+def due(now: NodeStatus) -> tuple[Stage, ...]:
+    """Stages a node has to pass where it rests, in order: all of its state, but a first fabric that passed already."""
+    return tuple(s for s in STAGES_OF.get(now.state, ()) if MOVE_AFTER[s] is not None or s not in now.passed)
+
+
 def _way(now: NodeStatus, goal: NodeState) -> list[tuple[Stage, str]]:
     way: list[tuple[Stage, str]] = []
     state, first = now.state, True
     while state is not goal and state in STAGES_OF:
-        for stage in STAGES_OF[state]:
-            if first and stage in now.passed:
-                continue
+        for stage in due(now) if first else STAGES_OF[state]:
             note = f" ({now.reason})" if first and now.reason else ""
             way.append((stage, f"is {state}{note}" if first else f"will be {state}"))
         move = MOVE_AFTER[STAGES_OF[state][-1]]

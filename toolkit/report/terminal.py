@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from toolkit.certificate.reading import Verified
 from toolkit.rack.lifecycle import NodeState, Outcome, Stage
 from toolkit.rack.plan import Plan
 from toolkit.report.standing import Standing
@@ -71,6 +72,25 @@ def why_view(why: Why) -> RenderableType:
     for name, text in rows:
         if text:
             table.add_row(name, printable(text))
+    return table
+
+
+def certificate_view(verified: Verified) -> RenderableType:
+    """What a verified certificate proves, and what it does not."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", justify="right")
+    table.add_column(overflow="fold")
+    coverage = "named partial" if verified.partial else "whole rack"
+    table.add_row("certificate", Text(f"VALID  {verified.digest[:16]}", "bold green"))
+    table.add_row("rack", printable(f"{verified.rack}: {verified.result}, {coverage}"))
+    table.add_row("in force", f"{verified.issued_at:%Y-%m-%d %H:%M}Z to {verified.expires_at:%Y-%m-%d %H:%M}Z")
+    for facts in verified.fingerprint.nodes:
+        table.add_row("certified", printable(f"{facts.node}  {facts.serial}  {len(facts.gpus)} GPUs, driver {facts.driver}"))
+    for node, reason in verified.left_out:
+        table.add_row("left out", Text(printable(f"{node}: {reason}"), "yellow"))
+    for words in verified.not_verified:
+        table.add_row("not verified", Text(printable(words), "dim"))
+    table.add_row("signed by", verified.keyid[:16])
     return table
 
 

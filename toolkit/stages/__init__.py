@@ -1,1 +1,1 @@
-"""One module a verb of the pipeline: observe, act on the difference, observe again, record. Stages do not know each other."""
+"""One module a verb of the pipeline: observe, act on the difference, observe again. Stages do not know each other."""

@@ -69,11 +69,9 @@ def _start(context: Context, node: Unit, run: Run) -> str:
         context.ledger.intent(rack, node.name, "burnin", {"id": identity, "suite": context.rack.profile.suite})
     if _is_active(context, node, identity):
         return identity
-    argv = [
-        "systemd-run", f"--unit=rackproof-burnin-{identity}", "--collect", "--quiet",
-        "--property=KillMode=control-group", "/usr/bin/python3", REMOTE, "run", "--run", identity, "--suite", context.rack.profile.suite,
-        "--out", f"{FOLDER}/{identity}",
-    ]  # fmt: skip
+    unit = [f"--unit=rackproof-burnin-{identity}", "--collect", "--quiet", "--property=KillMode=control-group"]
+    suite = ["--run", identity, "--suite", context.rack.profile.suite, "--out", f"{FOLDER}/{identity}"]
+    argv = ["systemd-run", *unit, "/usr/bin/python3", REMOTE, "run", *suite]
     answer = context.hands.shell.run(node, argv, COMMAND_SECONDS)
     if answer.status != 0:
         said = (answer.stderr or answer.stdout)[:300].decode("utf-8", "replace")

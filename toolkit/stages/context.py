@@ -106,14 +106,14 @@ class Work:
     """What a stage is asked: the nodes, each with its open run.
 
     finish  records a node's result; once for every node
-    each    calls a function for every node given, side by side, and records what it returns. What it raises
-            becomes that node's ERROR and never touches the others.
+    each    calls a function for every node given, side by side, and records what it returns (None: its result
+            comes later, by `finish`). What it raises becomes that node's ERROR and never touches the others.
     """
 
     nodes: tuple[Unit, ...]
     runs: Mapping[str, Run]
     finish: Callable[[str, Result], None]
-    each: Callable[[Iterable[Unit], Callable[[Unit], Result]], None]
+    each: Callable[[Iterable[Unit], Callable[[Unit], Result | None]], None]
 
 
 StageRunner = Callable[[Context, Work], None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from toolkit.facts.measure import measurements_of
@@ -14,7 +14,7 @@ from toolkit.judge.verdict import Answer, Finding, Verdict, judge
 from toolkit.ledger import EventKind, NewEvent, Run
 from toolkit.rack.lifecycle import Outcome, Stage
 from toolkit.rack.model import Unit
-from toolkit.runners.play import HostOutcome, HostResult, PlayEvent, PlayRequest
+from toolkit.runners.play import HostOutcome, HostResult, PlayRequest
 from toolkit.stages.context import Context, Progress, Result, Work, error, passed
 
 PLAY_SECONDS = 1800.0
@@ -33,32 +33,46 @@ class Reading:
         return next(f for f in self.facts if f.name == name)
 
 
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """A stage that configures: its playbook, and what is read back afterwards."""
+
+    stage: Stage
+    playbook: str
+    probes: tuple[Probe, ...]
+
+
 def play_and_judge(
-    context: Context, work: Work, stage: Stage, playbook: str, probes: Sequence[Probe], variables: Mapping[str, object]
+    context: Context, work: Work, what: Configuration, finish: Callable[[str, Result], None] | None = None
 ) -> None:
-    """Plays `playbook` on all nodes at once, then reads and judges each. A node's failure is its own."""
+    """Plays the playbook on all nodes at once, then reads and judges each. A node's failure is its own.
+
+    `finish` stands in for `work.finish` where a stage has more to do with a result.
+    """
+    end = finish or work.finish
     by_name = {n.name: n for n in work.nodes}
-
-    def show(event: PlayEvent) -> None:
-        context.progress(Progress(event.host, stage, event.task))
-
-    request = PlayRequest(
-        rack=context.rack,
-        playbook=playbook,
-        nodes=tuple(by_name),
-        ident=f"{stage}-{context.clock():%Y%m%dT%H%M%S}",
-        timeout_s=PLAY_SECONDS,
-        variables=variables,
+    result = context.hands.playbooks.play(
+        PlayRequest(
+            rack=context.rack,
+            playbook=what.playbook,
+            nodes=tuple(by_name),
+            ident=f"{what.stage}-{context.clock():%Y%m%dT%H%M%S%f}",
+            timeout_s=PLAY_SECONDS,
+            variables={"rackproof_versions": dict(context.rack.profile.versions)},
+        ),
+        lambda event: context.progress(Progress(event.host, what.stage, event.task)),
     )
-    result = context.hands.playbooks.play(request, show)
     for name, host in result.hosts.items():
         if host.outcome is not HostOutcome.OK:
-            work.finish(name, _not_played(context, playbook, name, host))
+            end(name, _not_played(context, what.playbook, name, host))
     played = [by_name[name] for name, host in result.hosts.items() if host.outcome is HostOutcome.OK]
 
-    def look(node: Unit) -> Result:
-        reading = take(context, work.runs[node.name], node, probes)
-        return result_of(context, stage, node, judge_node(context, node, (stage,), reading.measurements), reading)
+    def look(node: Unit) -> Result | None:
+        context.progress(Progress(node.name, what.stage, "reading back"))
+        reading = take(context, work.runs[node.name], node, what.probes)
+        verdict = judge_node(context, node, (what.stage,), reading.measurements)
+        end(node.name, result_of(context, what.stage, node, verdict, reading))
+        return None
 
     work.each(played, look)
 
@@ -76,7 +90,8 @@ def _not_played(context: Context, playbook: str, node: str, host: HostResult) ->
 def take(context: Context, run: Run, node: Unit, probes: Iterable[Probe]) -> Reading:
     """Reads the probes and puts facts, raw bytes and measurements on record."""
     facts = tuple(read(context.hands.shell, node, probe, context.clock) for probe in probes)
-    events, measured = [], []
+    events: list[NewEvent] = []
+    measured: list[Measurement] = []
     for fact in facts:
         origin = context.ledger.artifacts.put(fact.raw) if fact.raw else ""
         body = {

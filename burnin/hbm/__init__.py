@@ -1,0 +1,1 @@
+"""What is done to a GPU's memory, and what came back. One GPU, one process; no thresholds."""

@@ -1,0 +1,1 @@
+"""Collectives of one node: nccl-tests started, watched and read. No thresholds."""

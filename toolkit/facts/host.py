@@ -1,0 +1,83 @@
+"""What a node's operating system says of itself: serial, image, packages, services, kubelet. Text in, values out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from toolkit.facts.unreadable import UnreadableError
+
+MAX_WORD = 256
+MAX_PACKAGES = 20_000
+MAX_YAML = 256 * 1024
+MAX_TAINTS = 64
+_PACKAGE = re.compile(r"([a-z0-9][a-z0-9+.\-]{1,127})(?::\w{1,16})? (\S{1,128}) installed\Z")
+_MANAGER = re.compile(r"[Ff]abric ?[Mm]anager version is ?: ?(\d{1,4}(?:\.\d{1,4}){1,3})\b")
+_SHOWN = ("LoadState", "ActiveState", "SubState", "UnitFileState")
+
+
+def word(text: str) -> str:
+    """The one line of a one-line file. Raises UnreadableError for an empty, long or many-lined one."""
+    found = text.strip()
+    if not found:
+        raise UnreadableError("empty")
+    if len(found) > MAX_WORD or not found.isprintable():
+        raise UnreadableError(f"not one printable line of at most {MAX_WORD} characters")
+    return found
+
+
+def fabric_manager_version(text: str) -> str:
+    """The version in `nv-fabricmanager --version`."""
+    found = _MANAGER.search(text)
+    if found is None:
+        raise UnreadableError("no version of a fabric manager in it")
+    return found[1]
+
+
+def services(text: str) -> dict[str, dict[str, str]]:
+    """States by unit of `systemctl show --property=Id,LoadState,ActiveState,SubState,UnitFileState UNIT...`."""
+    found: dict[str, dict[str, str]] = {}
+    for block in text.replace("\r", "").split("\n\n"):
+        said = dict(line.split("=", 1) for line in block.split("\n") if "=" in line)
+        if "Id" in said:
+            found[said["Id"][:MAX_WORD]] = {key: said[key][:MAX_WORD] for key in _SHOWN if key in said}
+    if not found:
+        raise UnreadableError("no unit in it: not the output of `systemctl show`")
+    return found
+
+
+def packages(text: str) -> dict[str, str]:
+    """Versions of the installed packages, of `dpkg-query` with the format of the probe."""
+    lines = text.split("\n")
+    if len(lines) > MAX_PACKAGES:
+        raise UnreadableError(f"more than {MAX_PACKAGES} packages")
+    found = {m[1]: m[2] for line in lines if (m := _PACKAGE.match(line))}
+    if not found:
+        raise UnreadableError("no installed package in it")
+    return found
+
+
+def kubelet(text: str) -> dict[str, Any]:
+    """The taints a kubelet registers its node with, as `key[=value]:effect`, from its configuration file."""
+    import yaml
+
+    if len(text) > MAX_YAML:
+        raise UnreadableError(f"longer than {MAX_YAML} characters")
+    try:
+        document = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UnreadableError(f"not YAML: {type(error).__name__}") from error
+    if not isinstance(document, Mapping) or document.get("kind") != "KubeletConfiguration":
+        raise UnreadableError("not a KubeletConfiguration")
+    taints = document.get("registerWithTaints") or []
+    if not isinstance(taints, list) or len(taints) > MAX_TAINTS:
+        raise UnreadableError("registerWithTaints is not a list of taints")
+    return {"taints": [_taint(t) for t in taints]}
+
+
+def _taint(raw: object) -> str:
+    if not isinstance(raw, Mapping) or not all(isinstance(raw.get(k), str) for k in ("key", "effect")):
+        raise UnreadableError("a taint without key or effect")
+    value = raw.get("value")
+    return f"{raw['key']}{f'={value}' if value else ''}:{raw['effect']}"[:MAX_WORD]

@@ -1,0 +1,76 @@
+"""Tool outputs by kind, for `rackproof parse KIND FILE`: the same parsers that read the nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Protocol
+
+from toolkit.errors import InputError, Problem, UsageError
+from toolkit.facts import infiniband, kernel_log, nccl_tests, nvidia_smi, nvlink
+from toolkit.facts.unreadable import UnreadableError
+
+MAX_BYTES = 4 * 1024 * 1024
+
+
+class Parsed(Protocol):
+    """What a parser gives: a value of its own type that can be shown as JSON."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The value in JSON's terms; every number is finite."""
+        ...
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """What an operator should know before trusting it: lines not understood, output cut."""
+        ...
+
+
+KINDS: Mapping[str, Callable[[str], Parsed]] = MappingProxyType(
+    {
+        "kernel-log": kernel_log.parse,
+        "nccl-tests": nccl_tests.parse,
+        "nvidia-smi": nvidia_smi.parse,
+        "nvlink": nvlink.parse,
+        "ibstat": infiniband.parse,
+    }
+)
+
+
+def parse_file(kind: str, path: Path) -> dict[str, Any]:
+    """The file's content as JSON-able value. Raises as `read_file`."""
+    return read_file(kind, path).as_json()
+
+
+def read_file(kind: str, path: Path) -> Parsed:
+    """The file parsed as output of that kind.
+
+    Raises UsageError for a kind nobody knows, InputError for a file that cannot be read, is over 4 MiB, is binary or is
+    no output of that kind.
+    """
+    parser = KINDS.get(kind)
+    if parser is None:
+        raise UsageError(f"there is no parser of kind {kind!r:.60}", f"kinds: {', '.join(KINDS)}")
+    text = _text(path)
+    try:
+        return parser(text)
+    except UnreadableError as error:
+        raise _wrong(path, error.message, f"an output of {kind}", error.line, error.column) from error
+
+
+def _text(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise _wrong(path, f"cannot be read: {error.strerror or error}", "a file you may read") from error
+    if len(data) > MAX_BYTES:
+        raise _wrong(path, f"is larger than {MAX_BYTES} bytes", "cut it to the time in question")
+    if b"\0" in data:
+        raise _wrong(path, "is binary", "the tool's output as text")
+    return data.decode("utf-8", "replace")
+
+
+def _wrong(path: Path, wrong: str, right: str, line: int = 1, column: int = 1) -> InputError:
+    return InputError((Problem(str(path), line, column, "", wrong, right),))

@@ -1,0 +1,191 @@
+"""Rules between the fields of a rack or a profile. Each notes what is wrong where; none stops at the first."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from toolkit.rack.document import Problems, shown
+from toolkit.rack.gate import Limit, Operator
+from toolkit.rack.metric import METRICS
+from toolkit.rack.metric import Unit as MetricUnit
+from toolkit.rack.model import Mode, Profile, UnitKind
+
+if TYPE_CHECKING:
+    from toolkit.rack.schema import GateFile, ProfileFile, RackFile, UnitFile
+
+_MNNVL = (Mode.MNNVL_HOST_IMEX, Mode.MNNVL_DRA)
+Loc = tuple[str | int, ...]
+
+
+def check_counts(rack: RackFile, profile: Profile, problems: Problems) -> None:
+    """As many of each kind as the profile's whole rack; fewer only where the file says `partial: true`."""
+    planned = dict(profile.units)
+    for kind, count in sorted(Counter(unit.kind for unit in rack.units).items()):
+        most = planned.get(kind, 0)
+        if count > most:
+            first = [i for i, u in enumerate(rack.units) if u.kind is kind][most]
+            wrong = f"{count:,} units of kind {kind}, and a rack of {profile.name} has {most}"
+            problems.add(("units", first), wrong, "split them into racks, or choose another profile")
+    if rack.partial:
+        return
+    for kind, most in profile.units:
+        count = sum(unit.kind is kind for unit in rack.units)
+        if count < most:
+            wrong = f"{count} of {most} units of kind {kind}"
+            problems.add(
+                ("units",), wrong, f"a rack of {profile.name} has {most}; say `partial: true` if fewer are meant", True
+            )
+
+
+def check_units(rack: RackFile, profile: Profile, problems: Problems) -> None:
+    """Everything about units but their cables."""
+    if rack.mode is not None and rack.mode is not profile.mode:
+        problems.add(("mode",), f"{rack.mode}, and {profile.name} is {profile.mode}", "one of the two is wrong")
+    _check_duplicates(rack, problems)
+    for number, unit in enumerate(rack.units):
+        loc: Loc = ("units", number)
+        if unit.kind is UnitKind.NODE:
+            _check_node(unit, loc, profile, problems)
+            continue
+        for name in ("host", "gpus", "hcas"):
+            if getattr(unit, name):
+                problems.add((*loc, name), f"a {unit.kind} has no {name}", "remove it; only a node runs an OS", True)
+
+
+def _check_node(unit: UnitFile, loc: Loc, profile: Profile, problems: Problems) -> None:
+    if unit.host is None:
+        problems.add(loc, f"{unit.name} has no host", "a node needs host: {address, mac, disk: {device, serial}}")
+    if unit.gpus is not None:
+        indices = sorted(gpu.index for gpu in unit.gpus)
+        if len(set(indices)) != len(indices) or any(i >= profile.gpus_per_node for i in indices):
+            wrong = f"GPU indices {', '.join(map(str, indices))}"
+            problems.add((*loc, "gpus"), wrong, f"each of 0 to {profile.gpus_per_node - 1} at most once", True)
+    if len(unit.hcas) != profile.hcas_per_node:
+        wrong = f"{unit.name} has {len(unit.hcas)} HCAs, {profile.name} has {profile.hcas_per_node}"
+        problems.add((*loc, "hcas"), wrong, "name every HCA of the compute fabric", True)
+        return
+    rails = [hca.rail for hca in unit.hcas]
+    if sorted(rails) != list(range(profile.hcas_per_node)):
+        wrong = f"rails {', '.join(map(str, rails))}"
+        problems.add((*loc, "hcas"), wrong, f"each of 0 to {profile.hcas_per_node - 1} once", True)
+
+
+def _check_duplicates(rack: RackFile, problems: Problems) -> None:
+    """No two parts share what tells them apart."""
+    seen: dict[tuple[str, object], Loc] = {}
+    for what, value, loc in _identities(rack.units):
+        first = seen.setdefault((what, value), loc)
+        if first != loc:
+            line, _ = problems.document.place(first)
+            problems.add(loc, f"the {what} {value} is used twice", f"line {line} has it too")
+
+
+def _identities(units: Sequence[UnitFile]) -> Iterator[tuple[str, object, Loc]]:
+    """What must be unique: its kind, its value, where it is written."""
+    for number, unit in enumerate(units):
+        loc: Loc = ("units", number)
+        yield "name", unit.name, (*loc, "name")
+        yield "slot", unit.slot, (*loc, "slot")
+        yield "serial", unit.serial, (*loc, "serial")
+        if unit.bmc:
+            yield (
+                "address",
+                (unit.bmc.address if unit.bmc.port == 443 else f"{unit.bmc.address}:{unit.bmc.port}"),
+                (*loc, "bmc", "address"),
+            )
+        if unit.host:
+            yield "address", unit.host.address, (*loc, "host", "address")
+            yield "MAC", unit.host.mac, (*loc, "host", "mac")
+            yield "disk serial", unit.host.disk.serial, (*loc, "host", "disk", "serial")
+        for index, gpu in enumerate(unit.gpus or ()):
+            yield "GPU serial", gpu.serial, (*loc, "gpus", index, "serial")
+        for index, hca in enumerate(unit.hcas):
+            yield "GUID", hca.guid, (*loc, "hcas", index, "guid")
+            yield f"HCA name on {unit.name}", hca.name, (*loc, "hcas", index, "name")
+
+
+def check_profile(profile: ProfileFile, problems: Problems) -> None:
+    """Mode against units, links against mode, gates against metrics and expected facts."""
+    switches = UnitKind.NVLINK_SWITCH in profile.units
+    if (profile.mode in _MNNVL) is not switches:
+        right = "mnnvl_* modes have NVLink switch trays in the rack, the others have none"
+        problems.add(
+            ("mode",), f"{profile.mode} {'with' if switches else 'without'} units of kind nvlink_switch", right
+        )
+    if (profile.mode is Mode.PCIE) is not (profile.nvlinks_per_gpu == 0):
+        problems.add(
+            ("nvlinks_per_gpu",), f"{profile.nvlinks_per_gpu} in mode {profile.mode}", "0 in mode pcie, and only there"
+        )
+    seen: dict[tuple[str, str], int] = {}
+    for number, gate in enumerate(profile.gates):
+        first = seen.setdefault((gate.code, gate.metric), number)
+        if first != number:
+            line, _ = problems.document.place(("gates", first))
+            problems.add(
+                ("gates", number, "code"), f"{gate.code} on {gate.metric} is written twice", f"line {line} has it too"
+            )
+        _check_gate(gate, ("gates", number), problems)
+
+
+def _check_gate(gate: GateFile, loc: Loc, problems: Problems) -> None:
+    metric = METRICS[gate.metric]
+    if gate.unit is not metric.unit:
+        problems.add(
+            (*loc, "unit"),
+            f"{gate.metric} is in {metric.unit}, not {gate.unit}",
+            f"unit: {metric.unit}, and the limit in it",
+        )
+    if gate.scope is not metric.scope:
+        problems.add(
+            (*loc, "scope"),
+            f"{gate.metric} is measured of each {metric.scope}, not {gate.scope}",
+            f"scope: {metric.scope}",
+        )
+    if gate.operator in (Operator.AT_LEAST, Operator.AT_MOST) and metric.unit.is_text:
+        problems.add(
+            (*loc, "operator"), f"{gate.operator} does not order a {metric.unit}", "equals, one_of or same_across"
+        )
+    typed = typed_limit(gate, metric.unit)
+    if isinstance(typed, LimitError):
+        problems.add((*loc, "limit"), typed.wrong, typed.right)
+
+
+class LimitError:
+    """Why a limit does not fit its operator and unit."""
+
+    def __init__(self, wrong: str, right: str) -> None:
+        self.wrong = wrong
+        self.right = right
+
+
+def typed_limit(gate: GateFile, unit: MetricUnit) -> Limit | LimitError:
+    """The limit in the type its unit asks for: 580.95.05 and 1.10 stay text where the unit is a version."""
+    raw = gate.limit
+    if gate.operator is Operator.SAME_ACROSS:
+        return None if raw is None else LimitError("same_across takes no limit", "limit: null")
+    if raw is None:
+        return None
+    if gate.operator is Operator.ONE_OF:
+        return raw if isinstance(raw, tuple) else LimitError("one_of takes a list", "[a, b]")
+    if not isinstance(raw, str):
+        return LimitError(f"{gate.operator} takes one value", "a list goes with one_of")
+    if unit.is_text:
+        return raw
+    if unit is MetricUnit.FLAG:
+        return (
+            {"true": 1, "false": 0}.get(raw)
+            if raw in ("true", "false")
+            else LimitError(f"{shown(raw)} is not a flag", "true or false")
+        )
+    return _number(raw, unit)
+
+
+def _number(raw: str, unit: MetricUnit) -> Limit | LimitError:
+    digits = raw.removeprefix("-").replace(".", "", 1)
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= 15) or raw.endswith("."):
+        return LimitError(f"{shown(raw)} is not a number", f"a number of {unit}")
+    if not unit.is_whole:
+        return float(raw)
+    return LimitError(f"{raw} is not whole", f"a whole number of {unit}") if "." in raw else int(raw)

@@ -1,0 +1,77 @@
+"""Builds burnin.pyz: the burn-in with pynvml in one file that runs on any python3 from 3.10, on any processor.
+
+The same sources give the same bytes, so the file's digest names what measured.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import io
+import os
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import burnin
+from toolkit.errors import RackproofError
+
+_INTERPRETER = b"#!/usr/bin/env python3\n"
+_EARLIEST = (1980, 1, 1, 0, 0, 0)  # of the zip format
+_MODE = 0o100644 << 16
+
+_MAIN = b"""import sys
+
+if sys.version_info < (3, 10):
+    sys.exit("burnin needs python3 3.10 or newer; this is " + sys.version.split()[0])
+from burnin.__main__ import main
+
+sys.exit(main())
+"""
+
+
+def build_archive(target: Path) -> str:
+    """Write the archive to `target`, whole or not at all; returns its sha256. Raises RackproofError without pynvml."""
+    content = _archive()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as stream:
+        stream.write(content)
+    Path(stream.name).chmod(0o755)
+    Path(stream.name).replace(target)
+    return hashlib.sha256(content).hexdigest()
+
+
+def _archive() -> bytes:
+    packed = io.BytesIO(_INTERPRETER)
+    packed.seek(0, os.SEEK_END)
+    with zipfile.ZipFile(packed, "w") as archive:
+        for name, content in sorted(_members()):
+            entry = zipfile.ZipInfo(name, _EARLIEST)
+            entry.compress_type = zipfile.ZIP_STORED  # compressors differ between Python builds
+            entry.create_system = 3  # Unix, wherever it is built
+            entry.external_attr = _MODE
+            archive.writestr(entry, content)
+    return packed.getvalue()
+
+
+def _members() -> Iterator[tuple[str, bytes]]:
+    yield "__main__.py", _MAIN
+    package = Path(burnin.__file__).parent
+    for path in package.rglob("*.py"):
+        yield f"burnin/{path.relative_to(package).as_posix()}", path.read_bytes()
+    found = importlib.util.find_spec("pynvml")
+    if found is None or found.origin is None:
+        raise RackproofError("cannot build burnin.pyz: pynvml is not installed", "pip install nvidia-ml-py")
+    bindings = Path(found.origin).read_bytes()
+    yield "pynvml.py", bindings
+    yield "LICENSE.pynvml", _licence(bindings)
+
+
+def _licence(bindings: bytes) -> bytes:
+    """The licence at the head of pynvml.py, with the release it came from: BSD asks that it goes along."""
+    head = bindings.split(b"#####\n")[1].decode()
+    text = "\n".join(line.removeprefix("#").removeprefix(" ") for line in head.splitlines())
+    version = importlib.metadata.version("nvidia-ml-py")
+    return f"pynvml.py of nvidia-ml-py {version}, unchanged.\n\n{text}\n".encode()

@@ -1,0 +1,49 @@
+/* The virtual node's hardware as the device libraries see it: the `state` file the virtual daemon writes, the bytes
+   each GPU has moved since power-on, and the kernel log. Keys are described in toolkit/virtual/hardware.py.
+
+   Every call reads what is true now; nothing is remembered between calls but the parsed text of an unchanged file.
+   The folder is /run/hardware, or $RACKPROOF_HARDWARE where a test sets it. All calls may be made from any thread. */
+#ifndef RACKPROOF_HARDWARE_H
+#define RACKPROOF_HARDWARE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { HW_MAX_GPUS = 16, HW_MAX_LINKS = 32, HW_TEXT = 128 };
+
+/* False where there is no state to read: the machine has no GPUs, or no driver for them. */
+bool hw_present(void);
+
+/* Values by full key (`driver`). False, and nothing stored, where the state has no such key or it is no number. */
+bool hw_text(const char *key, char *out, size_t size);
+bool hw_number(const char *key, uint64_t *out);
+
+/* Values of one GPU: `gpuN.KEY`, else `gpu.KEY`. */
+bool hw_gpu_text(int gpu, const char *key, char *out, size_t size);
+bool hw_gpu_number(int gpu, const char *key, uint64_t *out);
+bool hw_gpu_real(int gpu, const char *key, double *out);
+
+int hw_gpu_count(void);
+
+/* Bytes the GPU has moved since power-on; bytes it has sent over NVLink. */
+uint64_t hw_moved(int gpu);
+uint64_t hw_nvlink_sent(int gpu);
+
+/* Adds to the bytes moved. The caller that takes a GPU over its limit writes the Xid 79 to the kernel log, once. */
+void hw_add_moved(int gpu, uint64_t bytes);
+
+/* True from the moment the GPU has fallen off the bus. */
+bool hw_lost(int gpu);
+
+/* How hot the GPU is: 0 idle, 1 long under load. `busy` answers for the last two seconds only. */
+double hw_heat(int gpu);
+bool hw_busy(int gpu);
+
+/* Share 0..1 of its clocks the GPU reaches under load. */
+double hw_clock_fraction(int gpu);
+
+/* True once a fabric manager of the driver's version has programmed the NVSwitches. Without it CUDA does not start. */
+bool hw_fabric_ready(void);
+
+#endif

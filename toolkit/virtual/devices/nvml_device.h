@@ -1,0 +1,46 @@
+/* What the parts of the NVML stand-in share: from an NVML handle to a GPU index, and text out to a caller's buffer. */
+#ifndef RACKPROOF_NVML_DEVICE_H
+#define RACKPROOF_NVML_DEVICE_H
+
+/* We define the versioned functions and the old ones beside them. */
+#define NVML_NO_UNVERSIONED_FUNC_DEFS
+#include <nvml.h>
+
+#include "hardware.h"
+
+/* The GPU behind a handle: SUCCESS, UNINITIALIZED, INVALID_ARGUMENT, or GPU_IS_LOST once it has left the bus. */
+nvmlReturn_t nvml_enter(nvmlDevice_t device, int *gpu);
+
+/* Copies text with its end; INSUFFICIENT_SIZE where it does not fit. */
+nvmlReturn_t nvml_copy(char *out, unsigned int size, const char *text);
+
+/* A text or number of the state; NOT_SUPPORTED where the board has none. */
+nvmlReturn_t nvml_state_text(nvmlDevice_t device, const char *key, char *out, unsigned int size);
+nvmlReturn_t nvml_state_number(nvmlDevice_t device, const char *key, unsigned int *out);
+
+/* Corrected errors of DRAM since power-on: the drip times the bytes moved. */
+unsigned long long nvml_corrected_errors(int gpu);
+
+int nvml_temperature_c(int gpu);
+int nvml_memory_temperature_c(int gpu);
+nvmlReturn_t nvml_power_mw(int gpu, unsigned int *out);
+
+/* SUCCESS and whether the link is up; INVALID_ARGUMENT where the GPU has no such link. */
+nvmlReturn_t nvml_link_active(int gpu, unsigned int link, bool *active);
+
+/* First line of every function on a device: leaves it unless the GPU can answer. */
+#define ENTER(device)                                                                                                  \
+  int gpu;                                                                                                             \
+  do {                                                                                                                 \
+    nvmlReturn_t entered = nvml_enter(device, &gpu);                                                                   \
+    if (entered != NVML_SUCCESS)                                                                                       \
+      return entered;                                                                                                  \
+  } while (0)
+
+#define REQUIRE(condition)                                                                                             \
+  do {                                                                                                                 \
+    if (!(condition))                                                                                                  \
+      return NVML_ERROR_INVALID_ARGUMENT;                                                                              \
+  } while (0)
+
+#endif

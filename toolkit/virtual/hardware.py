@@ -1,0 +1,324 @@
+"""What a virtual node's hardware is at this moment, as the text its device stand-ins read.
+
+The virtual daemon writes `render_state(...)` to `<hardware>/state` whenever faults change; the stand-ins on the
+node (`libnvidia-ml.so.1`, `libcuda.so.1`, `nvidia-smi`, `all_reduce_perf`, ...) read it at every call. One
+`key value` a line, ASCII, no quoting; the value is the rest of the line. A key that is absent means "this board does
+not have that": a stand-in answers "not supported", never 0.
+
+    product, node, serial          the machine
+    count                          GPUs
+    driver, cuda                   kernel driver version; CUDA version as 1000*major + 10*minor
+    fabric_manager                 `installed`, or the version a skewed fabric manager reports
+    gpu.KEY                        the same for every GPU; `gpuN.KEY` says otherwise for GPU N
+      name vbios inforom board_part part_number minor pci_device_id pci_subsystem_id
+      serial uuid pci              pci as 00000000:1B:00.0
+      memory_bytes memory_reserved_bytes memory_bus_bits remap_banks sm_count compute_capability
+      sm_clock_mhz idle_clock_mhz memory_clock_mhz power_limit_mw idle_power_mw
+      pcie_gen pcie_width pcie_replays
+      nvlinks nvlink_version nvlink_mb_per_s       nvlink_version as nvmlNvlinkVersion_t
+      nvlink.L                     1 active, 0 down
+      ecc_corrected_per_gib        corrected DRAM errors for every GiB the GPU moves       (ecc_drip)
+      stuck_byte, stuck_bit        that bit of that byte of memory reads as 1              (hbm_sticky_bit)
+      falls_off_after_bytes        lost, with Xid 79, when it has moved that much          (xid_79)
+      clock_fraction               share of its clocks it reaches under load               (slow_gpu)
+    nccl.transport                 nvlink | socket                                         (wrong_transport)
+    nccl.nvls_gb_per_s nccl.ring_gb_per_s nccl.socket_gb_per_s       busbw the node reaches at large sizes
+    nccl.hang                      1: a collective never returns                           (nccl_hang)
+    hca.NAME.guid .rail .lid .rate_gbit .nominal_gbit                                      (half_rate_rail)
+
+Beside `state` lie `load/gpuN` (bytes moved since power-on), `load/gpuN.nvlink` (bytes sent over NVLink),
+`load/fabric_manager` (what the fabric manager has come to) and `kmsg`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from toolkit.errors import UsageError
+from toolkit.rack.model import Mode, Profile, Unit
+from toolkit.virtual.faults import Fault, FaultKind
+
+GIB = 1 << 30
+MIB = 1 << 20
+
+_PRODUCT = "DGXH100"
+_DRIVER = "580.95.05"
+_DRIVER_PACKAGE = "nvidia-driver-580-open"
+# PCI addresses of a DGX H100's GPUs in index order (reference: DGX H100 device map).
+_DGX_H100_BUSES = (0x1B, 0x43, 0x52, 0x61, 0x9D, 0xC3, 0xD1, 0xDF)
+_H100 = (
+    ("name", "NVIDIA H100 80GB HBM3"),
+    ("vbios", "96.00.99.00.01"),
+    ("inforom", "G520.0200.00.05"),
+    ("board_part", "692-2G520-0200-000"),
+    ("part_number", "2330-885-A1"),
+    ("pci_device_id", str(0x233010DE)),
+    ("pci_subsystem_id", str(0x16C110DE)),
+    # 32 MiB stand for 80 GB: eight GPUs filled at once on six nodes stay under 2 GiB of host memory.
+    ("memory_bytes", str(32 * MIB)),
+    ("memory_reserved_bytes", str(MIB)),
+    ("memory_bus_bits", "5120"),
+    ("remap_banks", "2560"),
+    ("sm_count", "132"),
+    ("compute_capability", "90"),
+    ("sm_clock_mhz", "1980"),
+    ("idle_clock_mhz", "345"),
+    ("memory_clock_mhz", "2619"),
+    ("power_limit_mw", "700000"),
+    ("idle_power_mw", "68500"),
+    ("pcie_gen", "5"),
+    ("pcie_width", "16"),
+    ("nvlink_version", "6"),
+)
+# Expected facts of a profile that the virtual boards take over, and the state key each one sets.
+_EXPECTED_KEYS = {
+    "gpu_name": "name",
+    "gpu_memory_bytes": "memory_bytes",
+    "vbios_version": "vbios",
+    "inforom_version": "inforom",
+    "pcie_gen": "pcie_gen",
+    "pcie_width": "pcie_width",
+}
+# all_reduce over 8 H100: 480 GB/s with NVLS, 369 GB/s by rings (NVIDIA dgxc-benchmarking; nccl-tests#309),
+# as shares of the 18 x 26.562 GB/s a GPU's links carry one way.
+_NVLS_SHARE = 480.6 / 478.1
+_RING_SHARE = 369.0 / 478.1
+_SOCKET_GB_PER_S = 3.0
+_NDR_GBIT = 400
+
+_ECC_PER_GIB = 64.0
+_FALLS_OFF_AFTER_MIB = 512.0
+_SLOW_FRACTION = 0.6
+_HALF = 0.5
+_STUCK_AT = 0.4  # share of the memory below the stuck bit
+_STUCK_BIT = 4
+_SKEWED_MANAGER = "580.82.07"
+
+
+@dataclass(frozen=True, slots=True)
+class GpuState:
+    """One GPU. The last four fields are faults; None is a healthy board.
+
+    ecc_corrected_per_gib   corrected errors for every GiB moved
+    stuck_byte              offset in memory of the byte whose bit 4 reads as 1
+    falls_off_after_bytes   bytes moved since power-on at which the GPU is lost
+    clock_fraction          share of its clocks it reaches under load
+    """
+
+    index: int
+    serial: str
+    pci: str
+    pcie_replays: int
+    nvlinks: tuple[bool, ...]
+    memory_bytes: int
+    ecc_corrected_per_gib: float | None = None
+    stuck_byte: int | None = None
+    falls_off_after_bytes: int | None = None
+    clock_fraction: float | None = None
+
+    @property
+    def uuid(self) -> str:
+        """The GPU's UUID: made from its serial, so it moves with the board."""
+        return f"GPU-{uuid.uuid5(uuid.NAMESPACE_OID, self.serial)}"
+
+    def lines(self) -> Iterator[tuple[str, str]]:
+        """Keys of this GPU without the `gpuN.` prefix."""
+        yield from (("serial", self.serial), ("uuid", self.uuid), ("pci", self.pci), ("minor", str(self.index)))
+        yield "pcie_replays", str(self.pcie_replays)
+        for link, active in enumerate(self.nvlinks):
+            yield f"nvlink.{link}", "1" if active else "0"
+        if self.ecc_corrected_per_gib is not None:
+            yield "ecc_corrected_per_gib", f"{self.ecc_corrected_per_gib:g}"
+        if self.stuck_byte is not None:
+            yield from (("stuck_byte", str(self.stuck_byte)), ("stuck_bit", str(_STUCK_BIT)))
+        if self.falls_off_after_bytes is not None:
+            yield "falls_off_after_bytes", str(self.falls_off_after_bytes)
+        if self.clock_fraction is not None:
+            yield "clock_fraction", f"{self.clock_fraction:g}"
+
+
+@dataclass(frozen=True, slots=True)
+class HcaState:
+    """One host channel adapter port; rates in Gbit/s."""
+
+    name: str
+    guid: str
+    rail: int
+    lid: int
+    nominal_gbit: int
+    rate_gbit: int
+
+    def lines(self) -> Iterator[tuple[str, str]]:
+        """Keys of this port without the `hca.NAME.` prefix."""
+        yield from (("guid", self.guid), ("rail", str(self.rail)), ("lid", str(self.lid)))
+        yield from (("nominal_gbit", str(self.nominal_gbit)), ("rate_gbit", str(self.rate_gbit)))
+
+
+@dataclass(frozen=True, slots=True)
+class HardwareState:
+    """A node's hardware at a moment. `board` holds what all its GPUs share, by state key."""
+
+    node: str
+    serial: str
+    product: str
+    driver: str
+    board: tuple[tuple[str, str], ...]
+    gpus: tuple[GpuState, ...]
+    hcas: tuple[HcaState, ...]
+    nvlink_gb_per_s: float
+    fabric_manager: str = "installed"
+    transport: str = "nvlink"
+    socket_gb_per_s: float = _SOCKET_GB_PER_S
+    nccl_hangs: bool = False
+
+    def lines(self) -> Iterator[tuple[str, str]]:
+        """Every key with its value, in the order they are written."""
+        yield from (("product", self.product), ("node", self.node), ("serial", self.serial))
+        yield from (("count", str(len(self.gpus))), ("driver", self.driver), ("cuda", "13000"))
+        yield "fabric_manager", self.fabric_manager
+        for key, value in self.board:
+            yield f"gpu.{key}", value
+        for gpu in self.gpus:
+            for key, value in gpu.lines():
+                yield f"gpu{gpu.index}.{key}", value
+        one_way = self.nvlink_gb_per_s * max((len(g.nvlinks) for g in self.gpus), default=0)
+        yield from (("nccl.transport", self.transport), ("nccl.hang", "1" if self.nccl_hangs else "0"))
+        yield "nccl.nvls_gb_per_s", f"{one_way * _NVLS_SHARE:.1f}"
+        yield "nccl.ring_gb_per_s", f"{one_way * _RING_SHARE:.1f}"
+        yield "nccl.socket_gb_per_s", f"{self.socket_gb_per_s:g}"
+        for hca in self.hcas:
+            for key, value in hca.lines():
+                yield f"hca.{hca.name}.{key}", value
+
+    def text(self) -> str:
+        """The `state` file."""
+        return "".join(f"{key} {value}\n" for key, value in self.lines())
+
+
+def healthy_state(unit: Unit, profile: Profile) -> HardwareState:
+    """The node as designed, without a fault. Raises UsageError for a platform with no device stand-ins."""
+    if profile.mode is not Mode.NVSWITCH_GEN3:
+        raise UsageError(
+            f"profile {profile.name}: no device stand-ins for platform mode {profile.mode}",
+            f"use a profile of mode {Mode.NVSWITCH_GEN3} for a virtual rack",
+        )
+    expected = dict(profile.expected)
+    board = dict(_H100)
+    board |= {key: expected[fact] for fact, key in _EXPECTED_KEYS.items() if fact in expected}
+    gbit = int(expected.get("hca_rate_gbit_per_s", _NDR_GBIT))
+    board["nvlinks"] = str(profile.nvlinks_per_gpu)
+    board["nvlink_mb_per_s"] = str(int(profile.nvlink_gb_per_s * 1000))
+    return HardwareState(
+        node=unit.name,
+        serial=unit.serial,
+        product=expected.get("product_name", _PRODUCT),
+        driver=_driver_version(profile),
+        board=tuple(board.items()),
+        gpus=tuple(
+            _healthy_gpu(unit, profile, index, int(board["memory_bytes"])) for index in range(profile.gpus_per_node)
+        ),
+        hcas=tuple(HcaState(h.name, h.guid, h.rail, 16 * unit.slot + h.rail + 1, gbit, gbit) for h in unit.hcas),
+        nvlink_gb_per_s=profile.nvlink_gb_per_s,
+    )
+
+
+def render_state(unit: Unit, profile: Profile, faults: Sequence[Fault]) -> str:
+    """The `state` file of a node with those of `faults` that are its own; the order of faults does not matter.
+
+    Raises UsageError for a fault on a GPU, link or HCA the node does not have.
+    """
+    state = healthy_state(unit, profile)
+    for fault in sorted(faults, key=_fault_order):
+        if fault.node == unit.name:
+            state = _with_fault(state, fault)
+    return state.text()
+
+
+def _driver_version(profile: Profile) -> str:
+    """The loaded driver: the profile's expected fact, else its package lock without epoch and Debian revision."""
+    expected = dict(profile.expected).get("driver_version")
+    if expected:
+        return expected
+    locked = dict(profile.versions).get(_DRIVER_PACKAGE, "")
+    found = re.match(r"(?:\d+:)?(\d+(?:\.\d+)+)", locked)
+    return found[1] if found else _DRIVER
+
+
+def _healthy_gpu(unit: Unit, profile: Profile, index: int, memory_bytes: int) -> GpuState:
+    serial = next((g.serial for g in unit.gpus if g.index == index and g.serial), None)
+    digits = re.search(r"(\d+)$", unit.serial)
+    number = int(digits[1]) % 1_000_000 if digits else 0
+    bus = _DGX_H100_BUSES[index] if index < len(_DGX_H100_BUSES) else 0xE0 + index
+    serial = serial or f"165{number:06d}{index:02d}"
+    # Healthy H100s show 106 to 174 lifetime replays: only the difference over a run means anything.
+    replays = 100 + hashlib.sha256(serial.encode()).digest()[0] % 80
+    links = (True,) * profile.nvlinks_per_gpu
+    return GpuState(index, serial, f"00000000:{bus:02X}:00.0", replays, links, memory_bytes)
+
+
+def _fault_order(fault: Fault) -> tuple[str, int, int, str, float]:
+    gpu = -1 if fault.gpu is None else fault.gpu
+    link = -1 if fault.link is None else fault.link
+    return fault.kind, gpu, link, fault.hca or "", fault.value or 0.0
+
+
+def _with_fault(state: HardwareState, fault: Fault) -> HardwareState:
+    """The state with one more fault. Kinds that are not of the devices (BMC, images, boot) change nothing."""
+    value = fault.value
+    match fault.kind:
+        case FaultKind.WRONG_TRANSPORT:  # value: GB/s of the sockets
+            return replace(state, transport="socket", socket_gb_per_s=_SOCKET_GB_PER_S if value is None else value)
+        case FaultKind.NCCL_HANG:
+            return replace(state, nccl_hangs=True)
+        case FaultKind.FABRIC_MANAGER_SKEW:
+            return replace(state, fabric_manager=_SKEWED_MANAGER)
+        case FaultKind.HALF_RATE_RAIL:
+            return _with_slow_hca(state, fault)
+        case FaultKind.BMC_DEAD | FaultKind.BAD_IMAGE | FaultKind.BOOT_HANG:
+            return state
+        case _:
+            return _with_gpu_fault(state, fault)
+
+
+def _with_gpu_fault(state: HardwareState, fault: Fault) -> HardwareState:
+    """A fault of one GPU; GPU 0 (and link 0) where the fault names none."""
+    index = fault.gpu or 0
+    if not 0 <= index < len(state.gpus):
+        raise _no_such(state, fault, f"GPU {index}", f"0 to {len(state.gpus) - 1}")
+    gpu, value = state.gpus[index], fault.value
+    match fault.kind:
+        case FaultKind.ECC_DRIP:  # value: errors a GiB
+            gpu = replace(gpu, ecc_corrected_per_gib=_ECC_PER_GIB if value is None else value)
+        case FaultKind.HBM_STICKY_BIT:  # value: where, as a share 0..1 of the memory
+            share = _STUCK_AT if value is None else min(max(value, 0.0), 1.0)
+            gpu = replace(gpu, stuck_byte=min(int(gpu.memory_bytes * share), gpu.memory_bytes - 1))
+        case FaultKind.XID_79:  # value: MiB moved
+            mib = _FALLS_OFF_AFTER_MIB if value is None else value
+            gpu = replace(gpu, falls_off_after_bytes=int(mib * MIB))
+        case FaultKind.SLOW_GPU:  # value: share 0..1 of the clocks
+            gpu = replace(gpu, clock_fraction=_SLOW_FRACTION if value is None else value)
+        case FaultKind.NVLINK_LANE_DOWN:
+            link = fault.link or 0
+            if not 0 <= link < len(gpu.nvlinks):
+                raise _no_such(state, fault, f"NVLink {link}", f"0 to {len(gpu.nvlinks) - 1}")
+            gpu = replace(gpu, nvlinks=(*gpu.nvlinks[:link], False, *gpu.nvlinks[link + 1 :]))
+    return replace(state, gpus=(*state.gpus[:index], gpu, *state.gpus[index + 1 :]))
+
+
+def _with_slow_hca(state: HardwareState, fault: Fault) -> HardwareState:
+    """An HCA (the first where the fault names none) at a share of its rate."""
+    names = [hca.name for hca in state.hcas]
+    name = fault.hca or (names[0] if names else "")
+    if name not in names:
+        raise _no_such(state, fault, f"HCA {name or 'at all'}", ", ".join(names) or "none in the rack file")
+    share = _HALF if fault.value is None else fault.value
+    hcas = (replace(h, rate_gbit=int(h.nominal_gbit * share)) if h.name == name else h for h in state.hcas)
+    return replace(state, hcas=tuple(hcas))
+
+
+def _no_such(state: HardwareState, fault: Fault, what: str, known: str) -> UsageError:
+    return UsageError(f"fault {fault.kind} on {state.node}: the node has no {what}", f"it has {known}")

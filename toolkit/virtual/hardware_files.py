@@ -1,0 +1,37 @@
+"""The hardware folder of a node: what its device stand-ins read, bound into the machine as /run/hardware."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from toolkit.rack.model import Profile, Unit
+from toolkit.virtual.faults import Fault
+from toolkit.virtual.hardware import render_state
+
+
+def lay_out(folder: Path, unit: Unit, profile: Profile) -> None:
+    """Makes the folder with what never changes: serials and product name."""
+    load = folder / "load"
+    load.mkdir(parents=True, exist_ok=True)
+    load.chmod(0o777)  # services on the node that are not root count their GPUs' load too
+    (folder / "kmsg").touch()
+    (folder / "serial").write_text(f"{unit.serial}\n")
+    (folder / "product").write_text(f"{profile.sku}\n")
+    if unit.host is not None:
+        (folder / "disk-serial").write_text(f"{unit.host.disk.serial}\n")
+
+
+def write_state(folder: Path, unit: Unit, profile: Profile, faults: Sequence[Fault]) -> None:
+    """Rewrites `state` atomically: a stand-in reads all of the old one or all of the new one."""
+    aside = folder / "state.new"
+    aside.write_text(render_state(unit, profile, faults))
+    aside.replace(folder / "state")
+
+
+def power_on(folder: Path) -> None:
+    """A machine that powers on has an empty kernel log, and its GPUs have moved nothing yet."""
+    os.truncate(folder / "kmsg", 0)
+    for counter in (folder / "load").iterdir():
+        counter.unlink(missing_ok=True)

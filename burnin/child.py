@@ -9,7 +9,7 @@ import hashlib
 import os
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from burnin import record
@@ -17,7 +17,9 @@ from burnin.journal import utc_now
 from burnin.record import Artifact, Measured, Outcome, Progress, Start, WorkloadEnded
 from burnin.supervise import Ended, How
 
-_FLOOD = 8 << 20
+# Of one process: many times what a workload has to say, and all of a node's still fit record.MAX_RECORDS.
+_MOST_BYTES = 4 << 20
+_MOST_RECORDS = 10_000
 _STDOUT = 1
 
 
@@ -79,18 +81,22 @@ class RecordSink:
     greet: Callable[[Start], None] | None = None  # takes the GPUs that were found; None: it is not asked for them
     said: WorkloadEnded | None = None
     _line: bytes = b""
-    _bytes: int = field(default=0)
+    _bytes: int = 0
+    _records: int = 0
 
     def write(self, data: bytes) -> str:
         """Take output of the process. Returns why it must be stopped, or the empty string."""
         self._bytes += len(data)
-        if self._bytes > _FLOOD:
-            return f"wrote more than {_FLOOD >> 20} MiB of records"
+        if self._bytes > _MOST_BYTES:
+            return f"wrote more than {_MOST_BYTES >> 20} MiB of records"
         *lines, self._line = (self._line + data).split(b"\n")
         if len(self._line) > record.MAX_LINE_BYTES:
             return f"wrote a line of more than {record.MAX_LINE_BYTES} bytes"
         try:
             for item in record.load(line.decode("ascii", "replace") for line in lines):
+                self._records += 1
+                if self._records > _MOST_RECORDS:
+                    return f"wrote more than {_MOST_RECORDS} records"
                 self._take(item)
         except record.RecordError as error:
             return f"wrote what is not a record: {error}"

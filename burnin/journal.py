@@ -53,9 +53,8 @@ class Journal:
         """Add a record; `durable` waits until it is on disk. Raises JournalError (disk full, folder gone)."""
         line = record.dump(item).encode()
         try:
-            written = os.write(self._fd, line)
-            if written != len(line):
-                raise OSError(f"{written} of {len(line)} bytes were written")
+            while line:  # a disk that is nearly full takes a part, and says why at the next try
+                line = line[os.write(self._fd, line) :]
             if durable:
                 os.fsync(self._fd)
         except OSError as error:

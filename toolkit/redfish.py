@@ -152,7 +152,7 @@ class SushyBmc:
 
     def identity(self) -> SystemIdentity:
         """Serial, model and firmware of the machine; UndecidedError if the BMC names no serial."""
-        found = self._read("reading its identity", self._identity)
+        found = self._repeatable("reading its identity", self._identity)
         if not found.serial:
             raise UndecidedError(
                 f"BMC {self._url}: reading its identity: it gives no serial number", "look at /redfish/v1/Systems"
@@ -161,19 +161,11 @@ class SushyBmc:
 
     def power(self) -> Power:
         """Power state now; UNKNOWN for words we don't have."""
-        return self._read("reading the power state", self._power)
+        return self._repeatable("reading the power state", self._power)
 
     def boot_once_from_network(self) -> None:
         """Sets the override and reads it back: a BMC that takes it and drops it would boot the old disk."""
-        with self._translated("setting network boot"):
-            import sushy
-
-            system = self._system()
-            system.set_system_boot_options(sushy.BOOT_SOURCE_TARGET_PXE, enabled=sushy.BOOT_SOURCE_ENABLED_ONCE)
-            system.refresh(force=True)
-            wanted = (sushy.BOOT_SOURCE_TARGET_PXE, sushy.BOOT_SOURCE_ENABLED_ONCE)
-            kept = system.boot is not None and (system.boot.target, system.boot.enabled) == wanted
-        if not kept:
+        if not self._repeatable("setting network boot", self._boot_once):
             raise UndecidedError(
                 f"BMC {self._url}: it accepted network boot for the next start and does not show it",
                 "look at the system's Boot property; a BMC reset often helps",
@@ -185,6 +177,15 @@ class SushyBmc:
             import sushy
 
             self._system().reset_system(sushy.ResetType(kind.value))
+
+    def _boot_once(self) -> bool:
+        import sushy
+
+        system = self._system()
+        system.set_system_boot_options(sushy.BOOT_SOURCE_TARGET_PXE, enabled=sushy.BOOT_SOURCE_ENABLED_ONCE)
+        system.refresh(force=True)
+        wanted = (sushy.BOOT_SOURCE_TARGET_PXE, sushy.BOOT_SOURCE_ENABLED_ONCE)
+        return system.boot is not None and (system.boot.target, system.boot.enabled) == wanted
 
     def _identity(self) -> SystemIdentity:
         import sushy
@@ -243,8 +244,8 @@ class SushyBmc:
         auth = BasicAuth(self._credentials.username, self._credentials.password)
         return sushy.Sushy(self._url, auth=auth, connector=connector)
 
-    def _read(self, doing: str, read: Callable[[], T]) -> T:
-        """A reading is tried once more when the BMC did not answer: they drop connections."""
+    def _repeatable(self, doing: str, read: Callable[[], T]) -> T:
+        """What may be done twice is tried once more when the BMC did not answer: they drop connections."""
         try:
             with self._translated(doing):
                 return read()
@@ -262,25 +263,30 @@ class SushyBmc:
         at = f"BMC {self._url}: {doing}"
         try:
             yield
-            return
         except AccessError as error:
-            ours: UndecidedError = BmcRefusedError(
-                f"{at}: it refused user {self._credentials.username!r} (HTTP {error.status_code})",
-                "correct the site's bmc.yml",
-            )
+            raise self._forget(
+                BmcRefusedError(
+                    f"{at}: it refused user {self._credentials.username!r} (HTTP {error.status_code})",
+                    "correct the site's bmc.yml",
+                )
+            ) from error
         except (ConnectionError, RequestException) as error:
-            ours = self._no_answer(at, error)
+            raise self._forget(self._no_answer(at, error)) from error
         except HTTPError as error:
-            ours = UndecidedError(f"{at}: HTTP {error.status_code}: {_text(error.detail)}", "look at the BMC's log")
+            text = f"{at}: HTTP {error.status_code}: {_text(error.detail)}"
+            raise self._forget(UndecidedError(text, "look at the BMC's log")) from error
         except SushyError as error:
-            ours = UndecidedError(f"{at}: {_text(error)}", "look at what the BMC offers under /redfish/v1")
+            hint = "look at what the BMC offers under /redfish/v1"
+            raise self._forget(UndecidedError(f"{at}: {_text(error)}", hint)) from error
         except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
             # sushy does not check the shape of documents: a list where an object belongs ends in one of these
-            ours = UndecidedError(
-                f"{at}: its answer is not Redfish ({type(error).__name__})", "check the address: is a BMC there?"
-            )
+            text = f"{at}: its answer is not Redfish ({type(error).__name__})"
+            raise self._forget(UndecidedError(text, "check the address: is a BMC there?")) from error
+
+    def _forget(self, error: UndecidedError) -> UndecidedError:
+        """What was half known of the system is asked again next time."""
         self._found = None
-        raise ours
+        return error
 
     def _no_answer(self, at: str, error: Exception) -> UndecidedError:
         text = str(error)

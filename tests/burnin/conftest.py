@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from burnin import record
 
+from burnin import record
 from toolkit.rack.loading import load_rack
+from toolkit.rack.model import Rack
 from toolkit.stages.archive import build_archive
 from toolkit.virtual.faults import Fault
 from toolkit.virtual.hardware import render_state
@@ -62,6 +61,7 @@ class Node:
     folder: Path
     vendor: Path
     archive: Path
+    rack: Rack
     path: str = field(default_factory=lambda: os.environ["PATH"])
 
     @property
@@ -76,10 +76,9 @@ class Node:
 
     def break_by(self, *faults: Fault) -> None:
         """Set the node's faults; `node` in each is node1."""
-        rack = load_rack("demo", ROOT / "inventory")
-        unit = next(u for u in rack.units if u.name == "node1")
         state = self.folder / "hardware/state"
-        (state.with_suffix(".new")).write_text(render_state(unit, rack.profile, faults))
+        unit = next(u for u in self.rack.units if u.name == "node1")
+        (state.with_suffix(".new")).write_text(render_state(unit, self.rack.profile, faults))
         state.with_suffix(".new").replace(state)
 
     def environment(self) -> dict[str, str]:
@@ -127,13 +126,31 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture
-def node(tmp_path: Path, vendor: Path, archive: Path) -> Iterator[Node]:
-    """A healthy node with eight GPUs."""
-    hardware = tmp_path / "hardware"
-    (hardware / "load").mkdir(parents=True)
-    (hardware / "kmsg").touch()
-    made = Node(tmp_path, vendor, archive)
+@pytest.fixture(scope="session")
+def rack() -> Rack:
+    """The rack whose first node is tested."""
+    return load_rack("demo", ROOT / "inventory")
+
+
+def make_node(folder: Path, vendor: Path, archive: Path, rack: Rack) -> Node:
+    """A healthy node with eight GPUs, its state in `folder`."""
+    (folder / "hardware/load").mkdir(parents=True)
+    (folder / "hardware/kmsg").touch()
+    made = Node(folder, vendor, archive, rack)
     made.break_by()
-    yield made
-    shutil.rmtree(tmp_path)
+    return made
+
+
+@pytest.fixture
+def node(tmp_path: Path, vendor: Path, archive: Path, rack: Rack) -> Node:
+    """A healthy node with eight GPUs."""
+    return make_node(tmp_path, vendor, archive, rack)
+
+
+@pytest.fixture(scope="module")
+def healthy(tmp_path_factory: pytest.TempPathFactory, vendor: Path, archive: Path, rack: Rack) -> Node:
+    """A healthy node on which the quick suite has run."""
+    made = make_node(tmp_path_factory.mktemp("healthy"), vendor, archive, rack)
+    done = made.run()
+    assert (done.returncode, done.stderr) == (0, "")
+    return made

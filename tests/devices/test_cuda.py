@@ -236,3 +236,12 @@ def test_cuda_does_not_start_before_the_fabric_does(node: Any, cuda: Cuda) -> No
     assert cuda("cuInit", 0) == NOT_READY
     (node.folder / "state").unlink()
     assert cuda("cuInit", 0) == NO_DEVICE
+
+
+def test_bytes_that_cannot_be_counted_are_an_error(cuda: Cuda, node: Any) -> None:
+    """No evidence, no success: 304 where the load cannot be written down."""
+    cuda.open(0)
+    pointer = cuda.allocate(4096)
+    (node.folder / "load").rmdir()
+    (node.folder / "load").write_text("in the way")
+    assert cuda("cuMemsetD8_v2", pointer, 0, ctypes.c_size_t(4096)) == 304

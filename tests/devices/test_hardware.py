@@ -16,7 +16,11 @@ from toolkit.virtual.faults import Fault, FaultKind
 from toolkit.virtual.hardware import healthy_state, render_state
 
 NODE = Unit(
-    "node2", UnitKind.NODE, "VR00000002", 2, hcas=tuple(Hca(f"mlx5_{r}", f"0xb83fd20300a1c2{r:02x}", r) for r in range(8))
+    "node2",
+    UnitKind.NODE,
+    "VR00000002",
+    2,
+    hcas=tuple(Hca(f"mlx5_{r}", f"0xb83fd20300a1c2{r:02x}", r) for r in range(8)),
 )
 PROFILE = Profile(
     "virtual-dgx-h100", "Virtual DGXH100", Mode.NVSWITCH_GEN3, 8, 18, 26.562, 8, (), "image", (), (), (),

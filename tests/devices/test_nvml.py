@@ -73,7 +73,9 @@ print(json.dumps(found))
 def _read(node: Any, libraries: Path) -> Callable[[], dict[str, Any]]:
     def run() -> dict[str, Any]:
         environment = os.environ | {"LD_LIBRARY_PATH": str(libraries)}
-        done = subprocess.run([sys.executable, "-c", READ], env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, "-c", READ], env=environment, capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stderr
         answer: dict[str, Any] = json.loads(done.stdout)
         return answer

@@ -1,4 +1,4 @@
-"""Properties of every parser: whatever a node sends, the answer is bounded, finite and JSON; health is never made up."""
+"""Properties of every parser: whatever a node sends, the answer is bounded, finite, JSON, and never made up."""
 
 from __future__ import annotations
 
@@ -18,10 +18,13 @@ from toolkit.facts.unreadable import UnreadableError
 CASES = Path(__file__).parent / "cases"
 SEEDS = {kind: [p.read_bytes().decode() for p in sorted(CASES.glob(f"{kind}/*/input.txt"))] for kind in KINDS}
 WORDS = st.sampled_from(
-    ["NVRM: ", "Xid (PCI:", "0000:1b:00", "): 79, ", "SXid ", "pid=", "name=", "GPU has fallen off the bus", "#", "\n", "\r",
-     "  1073741824  268435456  float  sum  -1", " 4029.4 266.48 466.33 0", "[1,0]<stdout>:", "N/A", "nan", "1e999", "\x1b[31m",
-     "# Avg bus bandwidth    : ", "# Out of bounds values : 0 OK", "Rank  0 Pid 1 on a device 0 [0x00] x", "Link 3: ",
-     "GPU 0: x (UUID: GPU-1)", "CA 'a'", "Port 1:", "<nvidia_smi_log>", "</nvidia_smi_log>", "<gpu id='1'>", "</gpu>", "{", "}"]
+    [
+        "NVRM: ", "Xid (PCI:", "0000:1b:00", "): 79, ", "SXid ", "pid=", "name=", "GPU has fallen off the bus",
+        "#", "\n", "\r", "[1,0]<stdout>:", "N/A", "nan", "1e999", "\x1b[31m", "{", "}",
+        "  1073741824  268435456  float  sum  -1", " 4029.4 266.48 466.33 0", "Rank  0 Pid 1 on a device 0 [0x00] x",
+        "# Avg bus bandwidth    : ", "# Out of bounds values : 0 OK", "Link 3: ", "GPU 0: x (UUID: GPU-1)",
+        "CA 'a'", "Port 1:", "<nvidia_smi_log>", "</nvidia_smi_log>", "<gpu id='1'>", "</gpu>",
+    ]
 )  # fmt: skip
 TEXT = st.one_of(st.text(max_size=400), st.lists(st.one_of(WORDS, st.text(max_size=12)), max_size=60).map("".join))
 
@@ -77,22 +80,22 @@ def test_an_xid_is_found_whatever_stands_around_it(before: str, after: str) -> N
 @pytest.mark.parametrize(
     "text",
     [
-        "NVRM: Xid (PCI:0000:1b:00): 31, " + "a" * 4_000_000,
-        "NVRM: Xid (PCI:0000:1b:00): 31, x\n" * 100_000,
-        "Rank " * 800_000,
-        " " * 4_000_000,
-        "[1,0]<stdout>:" * 280_000,
-        "1 1 float " * 400_000,
-        "A" * 2_000_000 + " Fatal " + " " * 2_000_000,
-        "GPU 0: " * 500_000,
-        "<a>" * 1_000_000,
-        "# Out of bounds values" + " " * 4_000_000,
+        "NVRM: Xid (PCI:0000:1b:00): 31, " + "a" * 1_000_000,
+        "NVRM: Xid (PCI:0000:1b:00): 31, x\n" * 30_000,
+        "Rank " * 200_000,
+        " " * 1_000_000,
+        "[1,0]<stdout>:" * 70_000,
+        "1 1 float " * 100_000,
+        "A" * 500_000 + " Fatal " + " " * 500_000,
+        "GPU 0: " * 125_000,
+        "<a>" * 300_000,
+        "# Out of bounds values" + " " * 1_000_000,
     ],
     ids=range(10),
 )
-def test_four_megabytes_of_anything_are_read_in_seconds(text: str) -> None:
+def test_a_megabyte_of_anything_is_read_in_seconds(text: str) -> None:
     """No pattern backtracks: the worst text within the bound takes seconds, for all parsers together."""
     began = time.process_time()
     for kind in KINDS:
         _answer(kind, text)
-    assert time.process_time() - began < 20
+    assert time.process_time() - began < 10

@@ -1,4 +1,4 @@
-"""Every folder of cases/<kind>/<case> is a test: input.txt, parsed as that kind, is expected.json. Nothing else is needed."""
+"""Every folder of cases/<kind>/<case> is a test: input.txt, parsed as that kind, is expected.json."""
 
 from __future__ import annotations
 

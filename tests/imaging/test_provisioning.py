@@ -151,6 +151,13 @@ def test_an_image_that_is_not_whole_is_not_offered(site, missing):
         site.image(IMAGE)
 
 
+@pytest.mark.parametrize("url", ["", "10.66.255.1", "https://10.66.255.1"])
+def test_a_server_the_firmware_cannot_reach_is_told_before_anything_is_touched(site, url):
+    """A rack file without `provision` would send nodes to nowhere."""
+    with pytest.raises(UsageError, match="provisioning server"):
+        replace(site, url=url).image(IMAGE)
+
+
 def test_a_sum_that_is_none_is_refused(site):
     """An empty or cut .sha256 file is no hash."""
     (site.root / "images" / f"{IMAGE}.sha256").write_text(SHA256[:40])

@@ -14,12 +14,11 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from toolkit.ledger import EventKind, Ledger, Run
 from toolkit.rack.lifecycle import Outcome
-
-psycopg = pytest.importorskip("psycopg")
 
 _SCHEMAS = count(1)
 

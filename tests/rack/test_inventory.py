@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from toolkit.rack.inventory import group_names, node_variables, rack_variables
-from toolkit.rack.loading import list_racks, load_rack
+from toolkit.rack.loading import load_rack
 
 REPOSITORY = Path(__file__).parents[2]
 COMMAND = Path(sys.executable).with_name("ansible-inventory")
@@ -44,28 +43,4 @@ def test_plain_ansible_inventory_accepts_a_rack(shipped, tmp_path, name):
         assert hosts[node.name]["ansible_host"] == node.host.address
         assert hosts[node.name]["ansible_python_interpreter"] == "/usr/bin/python3"
         assert hosts[node.name]["rackproof_serial"] == node.serial
-
-
-def test_group_names_are_identifiers(shipped):
-    """Ansible warns of any other, and a play cannot name them without quotes."""
-    for name in list_racks(shipped):
-        assert all(group.isidentifier() for group in group_names(load_rack(name, shipped)))
-
-
-def test_only_nodes_are_hosts_and_the_other_units_are_data(shipped):
-    """A power shelf is never logged in to."""
-    rack = load_rack("gb200-nvl72", shipped)
-    others = rack_variables(rack)["rackproof_units"]
-    assert isinstance(others, list)
-    assert len(others) == 17
-    assert others[0] == {
-        "name": "shelf1", "kind": "power_shelf", "slot": 1, "serial": "EXPS33K0001", "bmc_address": "10.31.3.1",
-    }  # fmt: skip
-
-
-def test_variables_are_plain_json_without_secrets(shipped):
-    """They are written to disk."""
-    rack = load_rack("demo", shipped)
-    written = json.dumps([rack_variables(rack), [node_variables(node) for node in rack.nodes]])
-    assert "password" not in written
-    assert node_variables(rack.nodes[0])["rackproof_disk"] == {"device": "/dev/nvme0n1", "serial": "VD00000001"}
+        assert hosts[node.name]["rackproof_versions"] == dict(rack.profile.versions)

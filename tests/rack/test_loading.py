@@ -57,6 +57,7 @@ BAD = [
     ("links:\n", "mode: nvswitch\nlinks:\n", 13, "nvswitch", "mode", "did you mean nvswitch_gen3?"),
     ("links:\n", "partial: maybe\nlinks:\n", 13, "maybe", "partial", "true or false"),
     ("links:\n", "links: []\nlink:\n", 14, "link", "link", "did you mean links?"),
+    ("links:\n", "provision: ftp://x\nlinks:\n", 13, "ftp", "provision", "an http:// URL"),
     ("rack: pair", "rack: other", 1, "other", "rack", "rename the file"),
 ]  # fmt: skip
 
@@ -112,6 +113,12 @@ def test_everything_wrong_is_told_at_once(inventory):
         (9, "units[1].host.mac"),
         (15, "links[1].b"),
     ]
+
+
+def test_a_duplicate_is_told_beside_a_misspelt_word(inventory):
+    """What does not fit the schema does not hide what can still be compared."""
+    inventory.rack(RACK.replace("serial: N2", "serial: N1").replace("kind: leaf, slot: 4", "kind: leef, slot: 4"))
+    assert [(p.line, p.field) for p in inventory.problems()] == [(8, "units[1].serial"), (12, "units[3].kind")]
 
 
 def test_a_partial_rack_says_so(inventory):

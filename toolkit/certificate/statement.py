@@ -144,7 +144,8 @@ def _missing(grounds: Grounds) -> Iterator[str]:
     required = [gate for gate in profile.gates if gate.required]
     if not required:
         yield f"profile {profile.name} has no required gate"
-    found = {(f.code, f.subject): f for f in grounds.findings}
+    # One code may stand for two gates: a flag before the burn-in and the same flag after it.
+    found = {(f.code, f.gate.metric, f.gate.stage, f.subject): f for f in grounds.findings}
     for facts in grounds.nodes:
         unit = grounds.rack.unit(facts.node)
         subjects = tuple(planned_subjects(unit, profile))
@@ -152,10 +153,10 @@ def _missing(grounds: Grounds) -> Iterator[str]:
             asked = [s for s in subjects if s.scope is gate.scope]
             if not asked and gate.scope is not Scope.RACK:
                 yield f"{gate.code} could be asked of nothing on {facts.node}"
-            yield from _unproven(gate, [(str(s), found.get((gate.code, s))) for s in asked])
+            yield from _unproven(gate, [(str(s), found.get((gate.code, gate.metric, gate.stage, s))) for s in asked])
     for gate in required:
         if gate.scope is Scope.RACK:
-            on_rack = [("the rack", f) for f in grounds.findings if f.code == gate.code]
+            on_rack = [("the rack", f) for f in grounds.findings if f.gate == gate]
             yield from _unproven(gate, on_rack or [("the rack", None)])
 
 

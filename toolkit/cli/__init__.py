@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import traceback
+from types import TracebackType
 
 import click
 
 from toolkit import __version__
-from toolkit.errors import RackproofError
+from toolkit.errors import RackproofError, UndecidedError, UsageError
 
 # verb -> (module in this package, attribute, the one line that --help shows without loading the module)
 VERBS = {
@@ -61,12 +63,27 @@ def rackproof() -> None:
 
 def main() -> None:
     """Entry point of the `rackproof` command."""
+    sys.excepthook = _defect
     try:
-        rackproof()
+        rackproof(standalone_mode=False)
     except RackproofError as failure:
         click.echo(f"rackproof: {failure}", err=True)
         sys.exit(failure.exit_code)
+    except click.ClickException as wrong:
+        wrong.show()
+        sys.exit(UsageError.exit_code)
+    except click.Abort:
+        click.echo("rackproof: interrupted; the same command again is the resume", err=True)
+        sys.exit(UndecidedError.exit_code)
     except BrokenPipeError:
         # The reader went away (`rackproof status | head`): not our failure, and nothing more can be said.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+
+
+def _defect(kind: type[BaseException], value: BaseException, trace: TracebackType | None) -> None:
+    """Python ends with status 1 for any uncaught exception, and 1 means "failed on evidence" here."""
+    traceback.print_exception(kind, value, trace)
+    click.echo("rackproof: this is a defect of rackproof; please report what stands above", err=True)
+    sys.stderr.flush()
+    os._exit(RackproofError.exit_code)

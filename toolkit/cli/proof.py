@@ -38,7 +38,10 @@ def parse(kind: str, file: Path, as_json: bool) -> None:
     """Parse FILE as output of KIND: kernel-log, nccl-tests, nvidia-smi, nvlink, ibstat, ..."""
     from rich.pretty import Pretty
 
-    from toolkit.facts.parse import parse_file
+    from toolkit.facts.parse import read_file
 
-    found = parse_file(kind, file)
+    parsed = read_file(kind, file)
+    for doubt in parsed.doubts:
+        click.echo(f"rackproof: {file}: {doubt}", err=True)
+    found = parsed.as_json()
     emit(found, as_json, lambda: Pretty(found))

@@ -59,18 +59,24 @@ def packages(text: str) -> dict[str, str]:
 
 
 def kubelet(text: str) -> dict[str, Any]:
-    """The taints a kubelet registers its node with, as `key[=value]:effect`, from its configuration file."""
+    """The taints a kubelet registers its node with, as `key[=value]:effect`, from its configuration and drop-ins.
+
+    The documents come in the order the kubelet merges them; a list in a later one replaces an earlier one
+    (kubernetes.io/docs/tasks/administer-cluster/kubelet-config-file, "merging order").
+    """
     import yaml
 
     if len(text) > MAX_YAML:
         raise UnreadableError(f"longer than {MAX_YAML} characters")
     try:
-        document = yaml.safe_load(text)
+        documents = [d for d in yaml.safe_load_all(text) if d is not None]
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UnreadableError(f"not YAML: {type(error).__name__}") from error
-    if not isinstance(document, Mapping) or document.get("kind") != "KubeletConfiguration":
+    if not documents or any(not isinstance(d, Mapping) or d.get("kind") != "KubeletConfiguration" for d in documents):
         raise UnreadableError("not a KubeletConfiguration")
-    taints = document.get("registerWithTaints") or []
+    taints: object = []
+    for document in documents:
+        taints = document.get("registerWithTaints", taints)
     if not isinstance(taints, list) or len(taints) > MAX_TAINTS:
         raise UnreadableError("registerWithTaints is not a list of taints")
     return {"taints": [_taint(t) for t in taints]}

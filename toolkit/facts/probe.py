@@ -60,6 +60,11 @@ _PRODUCT = (
 )
 # A plain file stands for the kernel's log on a virtual node. dmesg leaves out what user space wrote into the log.
 _KERNEL_LOG = "if [ -f /dev/kmsg ]; then exec cat /dev/kmsg; else exec dmesg --kernel --decode --time-format=iso; fi"
+# kubeadm's file, then the drop-ins in the kubelet's own order.
+_KUBELET = (
+    "for f in /var/lib/kubelet/config.yaml /etc/kubernetes/kubelet.conf.d/*.conf; do"
+    ' if [ -f "$f" ]; then echo "---"; cat "$f"; echo; fi; done'
+)
 _PACKAGES = ("dpkg-query", "--show", "--showformat=${Package} ${Version} ${db:Status-Status}\\n")
 _GPU_TROUBLE = (0, 14, 15)
 
@@ -78,7 +83,7 @@ STATES = Probe(
 KERNEL_LOG = Probe("kernel_log", ("sh", "-c", _KERNEL_LOG), lambda t: kernel_log.parse(t).as_json(), 60)
 IBSTAT = Probe("ibstat", ("ibstat",), lambda t: infiniband.parse(t).as_json(), 60)
 PACKAGES = Probe("packages", _PACKAGES, host.packages, 60)
-KUBELET = Probe("kubelet", ("cat", "/var/lib/kubelet/config.yaml"), host.kubelet, 20)
+KUBELET = Probe("kubelet", ("sh", "-c", _KUBELET), host.kubelet, 20)
 
 PROBES = (
     IDENTITY, PRODUCT, IMAGE, GPUS, NVLINK, FABRIC_MANAGER, STATES, KERNEL_LOG, IBSTAT, PACKAGES, KUBELET,

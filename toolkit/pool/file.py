@@ -100,7 +100,8 @@ def _entry(node: PoolNode) -> dict[str, object]:
     entry: dict[str, object] = {"state": ADMITTED if node.admitted else TAINTED}
     if node.admitted and node.expires is not None:
         entry.update(certificate=node.certificate, expires=_text(node.expires))
-    entry["reason"] = node.reason[:MAX_REASON]
+    # A reason may quote a node: half a surrogate pair is no text in any file.
+    entry["reason"] = node.reason[:MAX_REASON].encode("utf-8", "replace").decode()
     if node.labels:
         entry["labels"] = dict(node.labels)
     return entry

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from toolkit.rack.document import Problems, shown
@@ -43,7 +43,7 @@ def check_units(rack: RackFile, profile: Profile, problems: Problems) -> None:
     """Everything about units but their cables."""
     if rack.mode is not None and rack.mode is not profile.mode:
         problems.add(("mode",), f"{rack.mode}, and {profile.name} is {profile.mode}", "one of the two is wrong")
-    _check_duplicates(rack, problems)
+    check_duplicates(enumerate(rack.units), problems)
     for number, unit in enumerate(rack.units):
         loc: Loc = ("units", number)
         if unit.kind is UnitKind.NODE:
@@ -72,19 +72,19 @@ def _check_node(unit: UnitFile, loc: Loc, profile: Profile, problems: Problems) 
         problems.add((*loc, "hcas"), wrong, f"each of 0 to {profile.hcas_per_node - 1} once", True)
 
 
-def _check_duplicates(rack: RackFile, problems: Problems) -> None:
-    """No two parts share what tells them apart."""
+def check_duplicates(units: Iterable[tuple[int, UnitFile]], problems: Problems) -> None:
+    """No two parts share what tells them apart. `units` come with their place in the file's list."""
     seen: dict[tuple[str, object], Loc] = {}
-    for what, value, loc in _identities(rack.units):
+    for what, value, loc in _identities(units):
         first = seen.setdefault((what, value), loc)
         if first != loc:
             line, _ = problems.document.place(first)
             problems.add(loc, f"the {what} {value} is used twice", f"line {line} has it too")
 
 
-def _identities(units: Sequence[UnitFile]) -> Iterator[tuple[str, object, Loc]]:
+def _identities(units: Iterable[tuple[int, UnitFile]]) -> Iterator[tuple[str, object, Loc]]:
     """What must be unique: its kind, its value, where it is written."""
-    for number, unit in enumerate(units):
+    for number, unit in units:
         loc: Loc = ("units", number)
         yield "name", unit.name, (*loc, "name")
         yield "slot", unit.slot, (*loc, "slot")
@@ -148,11 +148,11 @@ def _check_gate(gate: GateFile, loc: Loc, problems: Problems) -> None:
             (*loc, "operator"), f"{gate.operator} does not order a {metric.unit}", "equals, one_of or same_across"
         )
     typed = typed_limit(gate, metric.unit)
-    if isinstance(typed, LimitError):
+    if isinstance(typed, UnfitLimit):
         problems.add((*loc, "limit"), typed.wrong, typed.right)
 
 
-class LimitError:
+class UnfitLimit:
     """Why a limit does not fit its operator and unit."""
 
     def __init__(self, wrong: str, right: str) -> None:
@@ -160,32 +160,32 @@ class LimitError:
         self.right = right
 
 
-def typed_limit(gate: GateFile, unit: MetricUnit) -> Limit | LimitError:
+def typed_limit(gate: GateFile, unit: MetricUnit) -> Limit | UnfitLimit:
     """The limit in the type its unit asks for: 580.95.05 and 1.10 stay text where the unit is a version."""
     raw = gate.limit
     if gate.operator is Operator.SAME_ACROSS:
-        return None if raw is None else LimitError("same_across takes no limit", "limit: null")
+        return None if raw is None else UnfitLimit("same_across takes no limit", "limit: null")
     if raw is None:
         return None
     if gate.operator is Operator.ONE_OF:
-        return raw if isinstance(raw, tuple) else LimitError("one_of takes a list", "[a, b]")
+        return raw if isinstance(raw, tuple) else UnfitLimit("one_of takes a list", "[a, b]")
     if not isinstance(raw, str):
-        return LimitError(f"{gate.operator} takes one value", "a list goes with one_of")
+        return UnfitLimit(f"{gate.operator} takes one value", "a list goes with one_of")
     if unit.is_text:
         return raw
     if unit is MetricUnit.FLAG:
         return (
             {"true": 1, "false": 0}.get(raw)
             if raw in ("true", "false")
-            else LimitError(f"{shown(raw)} is not a flag", "true or false")
+            else UnfitLimit(f"{shown(raw)} is not a flag", "true or false")
         )
     return _number(raw, unit)
 
 
-def _number(raw: str, unit: MetricUnit) -> Limit | LimitError:
+def _number(raw: str, unit: MetricUnit) -> Limit | UnfitLimit:
     digits = raw.removeprefix("-").replace(".", "", 1)
     if not (digits.isascii() and digits.isdigit() and len(digits) <= 15) or raw.endswith("."):
-        return LimitError(f"{shown(raw)} is not a number", f"a number of {unit}")
+        return UnfitLimit(f"{shown(raw)} is not a number", f"a number of {unit}")
     if not unit.is_whole:
         return float(raw)
-    return LimitError(f"{raw} is not whole", f"a whole number of {unit}") if "." in raw else int(raw)
+    return UnfitLimit(f"{raw} is not whole", f"a whole number of {unit}") if "." in raw else int(raw)

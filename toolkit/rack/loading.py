@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -65,12 +65,14 @@ def load_rack(name_or_path: str, inventory: Path) -> Rack:
         links=tuple(sorted(links, key=lambda link: (link.kind, link.a, link.b))),
         digest="",
         partial=written.partial,
+        provision_url=(written.provision or "").rstrip("/"),
     )
     return replace(rack, digest=topology_digest(rack))
 
 
 def _read_rack(document: Document, inventory: Path, problems: Problems) -> RackFile:
     """The file in its schema, its profile known to exist. Raises InputError."""
+    from toolkit.rack.checks import check_duplicates
     from toolkit.rack.schema import RackFile, nearest
 
     written = _typed(RackFile, document, problems)
@@ -78,10 +80,23 @@ def _read_rack(document: Document, inventory: Path, problems: Problems) -> RackF
     profiles = list_profiles(inventory)
     if isinstance(raw, str) and raw not in profiles:
         problems.add(("profile",), f"there is no profile {shown(raw)}", nearest(raw[:60], profiles) if profiles else "")
+    if written is None:
+        check_duplicates(_sound_units(document.data), problems)
     if written is None or problems.count:
         problems.raise_any()
         raise AssertionError("a file that does not fit its schema has problems")
     return written
+
+
+def _sound_units(data: object) -> Iterator[tuple[int, UnitFile]]:
+    """Units that fit the schema in a file that does not, so that a duplicate is told beside a misspelt word."""
+    from toolkit.rack.schema import UnitFile, validate
+
+    units = data.get("units") if isinstance(data, dict) else None
+    for number, raw in enumerate(units if isinstance(units, list) else ()):
+        unit = validate(UnitFile, raw)
+        if not isinstance(unit, list):
+            yield number, unit
 
 
 def load_profile(name: str, inventory: Path) -> Profile:
@@ -207,10 +222,10 @@ def _unit(written: UnitFile, profile: Profile) -> Unit:
 
 
 def _gate(written: GateFile) -> Gate:
-    from toolkit.rack.checks import LimitError, typed_limit
+    from toolkit.rack.checks import UnfitLimit, typed_limit
 
     limit = typed_limit(written, written.unit)
-    if isinstance(limit, LimitError):
+    if isinstance(limit, UnfitLimit):
         raise AssertionError(f"the limit of {written.code} was checked before")
     return Gate(
         code=written.code,

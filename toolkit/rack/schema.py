@@ -72,10 +72,11 @@ def _flag(value: object) -> bool:
 
 def _choice(kind: Any) -> Any:
     known = tuple(str(member.value) for member in kind)
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind.__name__).lower()
 
     def check(value: object) -> Any:
         if not isinstance(value, str) or value not in known:
-            _wrong(f"{shown(value)} is not a known {kind.__name__.lower()}", nearest(str(value)[:60], known))
+            _wrong(f"{shown(value)} is not a known {name}", nearest(str(value)[:60], known))
         return kind(value)
 
     return BeforeValidator(check)
@@ -236,6 +237,7 @@ class RackFile(_Written):
     profile: Name
     mode: Annotated[Mode | None, _choice(Mode)] = None
     partial: Flag = False
+    provision: Annotated[str | None, _text(r"http://[A-Za-z0-9.:\[\]-]+(/[A-Za-z0-9._/-]*)?", "an http:// URL")] = None
     units: Annotated[tuple[UnitFile, ...], Field(min_length=1)]
     links: tuple[LinkFile, ...] = ()
 
@@ -281,13 +283,13 @@ class ProfileFile(_Written):
     gates: tuple[GateFile, ...] = ()
 
 
-Problem = tuple[tuple[str | int, ...], str, str, bool]
+Misfit = tuple[tuple[str | int, ...], str, str, bool]
 
 
 T = TypeVar("T", bound=BaseModel)
 
 
-def validate(model: type[T], data: object) -> T | list[Problem]:
+def validate(model: type[T], data: object) -> T | list[Misfit]:
     """The typed file, or every problem as (place, what is wrong, what would be right, whether the key is meant)."""
     try:
         return model.model_validate(data)
@@ -295,7 +297,7 @@ def validate(model: type[T], data: object) -> T | list[Problem]:
         return [_translate(model, detail) for detail in error.errors(include_url=False)]
 
 
-def _translate(model: type[BaseModel], detail: ErrorDetails) -> Problem:
+def _translate(model: type[BaseModel], detail: ErrorDetails) -> Misfit:
     loc = tuple(step for step in detail["loc"] if step != "[key]")
     kind, context = detail["type"], detail.get("ctx", {})
     if kind == "rackproof":

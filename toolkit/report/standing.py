@@ -60,7 +60,7 @@ def status_of(ledger: Ledger, rack: Rack) -> dict[str, NodeStatus]:
         row = states.get(standing.node)
         if row is None:
             continue
-        since = [r for r in ledger.runs(rack.name, standing.node) if r.started >= row.since]
+        since = [r for r in ledger.runs(rack.name, standing.node) if r.event > row.event]
         passed = frozenset(r.stage for r in since if r.outcome is Outcome.PASSED)
         reason = f"{standing.code} {standing.part}".strip()
         status[standing.node] = NodeStatus(row.state, passed, reason)

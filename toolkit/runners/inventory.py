@@ -77,9 +77,7 @@ def static(settings: Settings, rack: Rack, nodes: Iterable[Unit], user: str = "r
 def dynamic(settings: Settings, rack: Rack) -> dict[str, object]:
     """The inventory as a script answers `--list`: every node that has a host, with all variables in `_meta`."""
     hosts = {n.name: host_variables(settings, rack, n) for n in rack.nodes if n.host is not None}
-    members: dict[str, dict[str, object]] = {
-        name: {"hosts": names} for name, names in groups(rack, hosts).items()
-    }
+    members: dict[str, dict[str, object]] = {name: {"hosts": names} for name, names in groups(rack, hosts).items()}
     members["nodes"]["vars"] = group_variables(rack)
     return {"all": {"children": sorted(members)}, **members, "_meta": {"hostvars": hosts}}
 

@@ -23,6 +23,8 @@ _OUTCOMES = {
 }
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)")
 
+_OVERWRITTEN = re.compile(r"[^\n]*\r(?!\n)")  # progress of apt and curl
+
 
 def marker(playbook: str) -> str:
     """Name of the task every playbook ends with."""
@@ -31,7 +33,7 @@ def marker(playbook: str) -> str:
 
 def printable(text: str, limit: int = MESSAGE_CHARACTERS) -> str:
     """At most `limit` characters of what a node said, without escapes and control characters; the end is kept."""
-    cut = text[-4 * limit :]
+    cut = _OVERWRITTEN.sub("", text[-16 * limit :])
     clean = "".join(c if c.isprintable() or c == "\n" else " " for c in _ESCAPES.sub("", cut)).strip()
     return clean if len(clean) <= limit else "..." + clean[-(limit - 3) :]
 

@@ -216,6 +216,11 @@ class ProvisionSite:
 
     def image(self, name: str) -> ImageSource:
         """See ImageSite."""
+        if not self.url.startswith("http://"):
+            raise UsageError(
+                f"the provisioning server's URL is {self.url!r}: boot firmware needs one with http://",
+                "set `provision` in the rack file",
+            )
         self._published_sum("boot", RAMDISK_NAME)
         boot = f"{self.url}/boot"
         sha256 = self._published_sum("images", name)

@@ -93,15 +93,14 @@ def take(context: Context, run: Run, node: Unit, probes: Iterable[Probe]) -> Rea
     events: list[NewEvent] = []
     measured: list[Measurement] = []
     for fact in facts:
-        origin = context.ledger.artifacts.put(fact.raw) if fact.raw else ""
+        origin = context.ledger.artifacts.put(fact.raw)
         body = {
-            "fact": fact.name,
             "at": fact.at.isoformat(),
             "artifact": origin,
             "problem": fact.problem,
             "run": run.id,
         }
-        events.append(NewEvent(EventKind.OBSERVED, context.rack.name, node.name, body))
+        events.append(NewEvent(EventKind.OBSERVED, context.rack.name, node.name, body, f"fact {fact.name}"))
         if fact.problem is None:
             measured += measurements_of(fact, node, run.id, origin)
     context.ledger.append_all(events)

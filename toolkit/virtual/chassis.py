@@ -166,6 +166,7 @@ class Chassis:
 
     def _live(self) -> None:
         network.enter(self.layout.namespace(self.unit.name))
+        disk.isolate_mounts()
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._wanted)
@@ -272,7 +273,7 @@ class Chassis:
 
     def say(self, text: str) -> None:
         """See Board."""
-        stamp = datetime.now(UTC).strftime("%H:%M:%S")
+        stamp = datetime.now(UTC).strftime("%H:%M:%S.%f")[:-3]
         with suppress(OSError), self._places.console.open("a") as console:  # a full disk must not end the node
             console.write(f"[{stamp}] firmware: {text}\r\n")
 

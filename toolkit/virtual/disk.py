@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import os
@@ -26,6 +27,7 @@ _LOOP_CONFIGURE = 0x4C0A
 _LO_FLAGS_AUTOCLEAR = 4
 _LOOP_INFO64 = struct.Struct("=5Q4I64s64s32s2Q")
 _ATTEMPTS = 64
+_CLONE_NEWNS = 0x00020000  # linux/sched.h
 # A dead machine's mount namespace pins its file system for a moment; this is far over what was ever seen.
 _RELEASE_DEADLINE_S = 30.0
 _POLL_S = 0.01
@@ -105,6 +107,17 @@ def loops_below(folder: Path) -> tuple[Path, ...]:
         if backing is not None and backing.startswith(f"{folder}/"):
             found.append(Path("/dev") / block.name)
     return tuple(found)
+
+
+def isolate_mounts() -> None:
+    """Gives the calling thread a mount namespace of its own.
+
+    A machine starts with a copy of its starter's mounts, and keeps them mounted as long as it lives: one node's disk
+    must never be in another node's copy.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)  # os.unshare comes with Python 3.12
+    if libc.unshare(_CLONE_NEWNS) != 0:
+        raise RackproofError(f"cannot make a mount namespace: {os.strerror(ctypes.get_errno())}")
 
 
 @contextmanager

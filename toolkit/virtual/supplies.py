@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,15 +21,21 @@ def stock(rack: Rack, settings: Settings, say: Callable[[str], None]) -> None:
     """Builds what is not built yet and offers it. A second call only looks."""
     publish(build_image(settings.cache, say), settings.provision, rack.profile.image)
     repository = build_repository(settings.cache, rack.profile.versions, say)
-    _link(settings.provision / REPOSITORY, repository)
+    _offer(settings.provision / REPOSITORY, repository)
     _write_site(settings.site_variables(rack.site), rack, repository)
 
 
-def _link(path: Path, target: Path) -> None:
-    aside = path.with_name(f".{path.name}.new")
-    aside.unlink(missing_ok=True)
-    aside.symlink_to(target)
-    aside.replace(path)
+def _offer(folder: Path, source: Path) -> None:
+    """Hard links to the files of `source`: the server follows no symbolic link out of what it offers."""
+    aside = folder.with_name(f".{folder.name}.new")
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        shutil.copytree(source, aside, copy_function=os.link)
+    except shutil.Error:  # another file system
+        shutil.rmtree(aside, ignore_errors=True)
+        shutil.copytree(source, aside)
+    shutil.rmtree(folder, ignore_errors=True)
+    aside.rename(folder)
 
 
 def _write_site(path: Path, rack: Rack, repository: Path) -> None:

@@ -23,6 +23,7 @@ typedef struct event *CUevent;
   R(ERROR_NO_DEVICE, 100, "no CUDA-capable device is detected")                                                        \
   R(ERROR_INVALID_DEVICE, 101, "invalid device ordinal")                                                               \
   R(ERROR_INVALID_CONTEXT, 201, "invalid device context")                                                              \
+  R(ERROR_OPERATING_SYSTEM, 304, "OS call failed or operation not supported on this OS")                               \
   R(ERROR_INVALID_HANDLE, 400, "invalid resource handle")                                                              \
   R(ERROR_NOT_READY, 600, "device not ready")                                                                          \
   R(ERROR_NOT_SUPPORTED, 801, "operation not supported")                                                               \

@@ -106,18 +106,21 @@ static void stick(size_t at, size_t bytes) {
     cuda_current->memory[byte] |= (char)(1 << (bit & 7));
 }
 
-/* Counts the bytes and makes a slow GPU take its time. A copy that reached the limit is the last that worked. */
-static void moved(uint64_t bytes, const struct timespec *since) {
+/* Counts the bytes and makes a slow GPU take its time. A copy that reached the limit is the last that worked. Bytes
+   that cannot be counted are an error: evidence would be missing. */
+static CUresult moved(uint64_t bytes, const struct timespec *since) {
   double fraction = hw_clock_fraction(cuda_current->gpu);
-  hw_add_moved(cuda_current->gpu, bytes);
+  if (!hw_add_moved(cuda_current->gpu, bytes))
+    return CUDA_ERROR_OPERATING_SYSTEM;
   if (fraction >= 1)
-    return;
+    return CUDA_SUCCESS;
   struct timespec now;
   clock_gettime(CLOCK_MONOTONIC, &now);
   double took = (double)(now.tv_sec - since->tv_sec) + (double)(now.tv_nsec - since->tv_nsec) / 1e9;
   double more = took * (1 / fraction - 1);
   struct timespec wait = {(time_t)more, (long)((more - (double)(time_t)more) * 1e9)};
   nanosleep(&wait, NULL);
+  return CUDA_SUCCESS;
 }
 
 /* An access of the current GPU's memory: checked, and with `start` set. */
@@ -137,8 +140,7 @@ CUresult cuMemcpyHtoD_v2(CUdeviceptr to, const void *from, size_t bytes) {
     return result;
   memcpy(cuda_current->memory + at, from, bytes);
   stick(at, bytes);
-  moved(bytes, &start);
-  return CUDA_SUCCESS;
+  return moved(bytes, &start);
 }
 
 CUresult cuMemcpyDtoH_v2(void *to, CUdeviceptr from, size_t bytes) {
@@ -149,8 +151,7 @@ CUresult cuMemcpyDtoH_v2(void *to, CUdeviceptr from, size_t bytes) {
     return result;
   stick(at, bytes);
   memcpy(to, cuda_current->memory + at, bytes);
-  moved(bytes, &start);
-  return CUDA_SUCCESS;
+  return moved(bytes, &start);
 }
 
 CUresult cuMemcpyDtoD_v2(CUdeviceptr to, CUdeviceptr from, size_t bytes) {
@@ -164,8 +165,7 @@ CUresult cuMemcpyDtoD_v2(CUdeviceptr to, CUdeviceptr from, size_t bytes) {
   stick(source, bytes);
   memmove(cuda_current->memory + target, cuda_current->memory + source, bytes);
   stick(target, bytes);
-  moved(2 * bytes, &start); /* read and written */
-  return CUDA_SUCCESS;
+  return moved(2 * bytes, &start); /* read and written */
 }
 
 CUresult cuMemsetD8_v2(CUdeviceptr to, unsigned char value, size_t count) {
@@ -176,8 +176,7 @@ CUresult cuMemsetD8_v2(CUdeviceptr to, unsigned char value, size_t count) {
     return result;
   memset(cuda_current->memory + at, value, count);
   stick(at, count);
-  moved(count, &start);
-  return CUDA_SUCCESS;
+  return moved(count, &start);
 }
 
 CUresult cuMemsetD32_v2(CUdeviceptr to, unsigned int value, size_t count) {
@@ -192,6 +191,5 @@ CUresult cuMemsetD32_v2(CUdeviceptr to, unsigned int value, size_t count) {
   for (size_t i = 0; i < count; i++)
     words[i] = value;
   stick(at, count * 4);
-  moved(count * 4, &start);
-  return CUDA_SUCCESS;
+  return moved(count * 4, &start);
 }

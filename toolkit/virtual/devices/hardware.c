@@ -225,7 +225,7 @@ static void log_fallen_off(int gpu) {
   close(fd);
 }
 
-void hw_add_moved(int gpu, uint64_t bytes) {
+bool hw_add_moved(int gpu, uint64_t bytes) {
   char path[512], name[32], text[32] = "";
   uint64_t before = 0, limit;
   path_of(path, sizeof path, "load");
@@ -234,20 +234,20 @@ void hw_add_moved(int gpu, uint64_t bytes) {
   path_of(path, sizeof path, name);
   int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
   if (fd < 0)
-    return;
+    return false;
   flock(fd, LOCK_EX);
-  if (pread(fd, text, sizeof text - 1, 0) > 0) {
-    text[strcspn(text, "\n")] = 0;
-    if (!as_number(text, &before))
-      before = 0;
+  ssize_t got = pread(fd, text, sizeof text - 1, 0);
+  text[strcspn(text, "\n")] = 0;
+  if (got <= 0 || !as_number(text, &before)) { /* new: users who are not root count too, whatever the umask */
+    before = 0;
+    (void)!fchmod(fd, 0666);
   }
   int length = snprintf(text, sizeof text, "%" PRIu64 "\n", before + bytes);
-  if (pwrite(fd, text, (size_t)length, 0) == length && ftruncate(fd, length) == 0) {
-    bool crossed = hw_gpu_number(gpu, "falls_off_after_bytes", &limit) && before < limit && before + bytes >= limit;
-    if (crossed)
-      log_fallen_off(gpu);
-  }
+  bool written = pwrite(fd, text, (size_t)length, 0) == length && ftruncate(fd, length) == 0;
+  if (written && hw_gpu_number(gpu, "falls_off_after_bytes", &limit) && before < limit && before + bytes >= limit)
+    log_fallen_off(gpu);
   close(fd);
+  return written;
 }
 
 /* Seconds since the GPU last moved a byte; negative where it has not since power-on. */

@@ -30,8 +30,9 @@ int hw_gpu_count(void);
 uint64_t hw_moved(int gpu);
 uint64_t hw_nvlink_sent(int gpu);
 
-/* Adds to the bytes moved. The caller that takes a GPU over its limit writes the Xid 79 to the kernel log, once. */
-void hw_add_moved(int gpu, uint64_t bytes);
+/* Adds to the bytes moved; false where that cannot be written down. The caller that takes a GPU over its limit writes
+   the Xid 79 to the kernel log, once. */
+bool hw_add_moved(int gpu, uint64_t bytes);
 
 /* True from the moment the GPU has fallen off the bus. */
 bool hw_lost(int gpu);

@@ -53,7 +53,7 @@ def _answer(state: State, given: list[str]) -> tuple[str, int]:
     if "--version" in given:
         return _version(state), 0
     if ("-q" in given or "--query" in given) and ("-x" in given or "--xml-format" in given):
-        return smi_xml.document(state, gpus), 0
+        return smi_xml.document(state, gpus), _lost_code(gpus)
     raise _Refused(
         _INVALID_ARGUMENT, f"Invalid combination of input arguments: {' '.join(given)} (the stand-in has -L, -q -x,"
         " --query-gpu, nvlink -s, nvlink -e, --version)"
@@ -87,14 +87,18 @@ def _query(state: State, gpus: Sequence[Gpu], fields: str, form: str) -> tuple[s
         raise _Refused(_INVALID_ARGUMENT, 'Option "--format=" is missing or invalid: it takes csv[,noheader][,nounits]')
     names = [name.strip() for name in fields.split(",")]
     try:
-        return smi_query.csv(state, gpus, names, "noheader" not in words, "nounits" not in words), 0
+        return smi_query.csv(state, gpus, names, "noheader" not in words, "nounits" not in words), _lost_code(gpus)
     except smi_query.UnknownFieldError as error:
         raise _Refused(_INVALID_ARGUMENT, f'Field "{error}" is not a valid field to query.\n') from error
 
 
 def _list(gpus: Sequence[Gpu]) -> tuple[str, int]:
     lines = [_lost_line(gpu) if gpu.lost else f"{_title(gpu)}\n" for gpu in gpus]
-    return "".join(lines), _GPU_LOST if any(gpu.lost for gpu in gpus) else 0
+    return "".join(lines), _lost_code(gpus)
+
+
+def _lost_code(gpus: Sequence[Gpu]) -> int:
+    return _GPU_LOST if any(gpu.lost for gpu in gpus) else 0
 
 
 def _title(gpu: Gpu) -> str:
@@ -114,7 +118,7 @@ def _nvlink(gpus: Sequence[Gpu], given: Sequence[str]) -> tuple[str, int]:
     else:
         raise _Refused(_INVALID_ARGUMENT, "Invalid combination of input arguments: nvlink takes -s or -e")
     text = "".join(_lost_line(gpu) if gpu.lost else f"{_title(gpu)}\n{body(gpu)}" for gpu in gpus)
-    return text, _GPU_LOST if any(gpu.lost for gpu in gpus) else 0
+    return text, _lost_code(gpus)
 
 
 def _link_status(gpu: Gpu) -> str:

@@ -143,7 +143,9 @@ static nvmlReturn_t handle_by(const char *key, const char *wanted, nvmlDevice_t 
   return NVML_ERROR_NOT_FOUND;
 }
 
-nvmlReturn_t nvmlDeviceGetHandleByUUID(const char *uuid, nvmlDevice_t *device) { return handle_by("uuid", uuid, device); }
+nvmlReturn_t nvmlDeviceGetHandleByUUID(const char *uuid, nvmlDevice_t *device) {
+  return handle_by("uuid", uuid, device);
+}
 
 nvmlReturn_t nvmlDeviceGetHandleBySerial(const char *serial, nvmlDevice_t *device) {
   return handle_by("serial", serial, device);
@@ -226,7 +228,7 @@ nvmlReturn_t nvmlDeviceGetArchitecture(nvmlDevice_t device, nvmlDeviceArchitectu
   REQUIRE(architecture);
   nvmlReturn_t result = nvmlDeviceGetCudaComputeCapability(device, &major, &minor);
   if (result == NVML_SUCCESS)
-    *architecture = major == 9 ? NVML_DEVICE_ARCH_HOPPER : major >= 10 ? NVML_DEVICE_ARCH_BLACKWELL : NVML_DEVICE_ARCH_UNKNOWN;
+    *architecture = major == 9 ? NVML_DEVICE_ARCH_HOPPER : NVML_DEVICE_ARCH_UNKNOWN;
   return result;
 }
 

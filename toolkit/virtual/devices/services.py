@@ -108,15 +108,18 @@ def kubelet(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.write(f"Kubernetes v{version}\n")
         return 0
     log = _Log()
-    text = "kind: KubeletConfiguration\n"
-    failed = f'"command failed" err="failed to load kubelet config file, path: {options.config}, error: '
-    if options.config:
+    paths = [Path(options.config)] if options.config else []
+    if options.config_dir:
+        paths += sorted(Path(options.config_dir).glob("*.conf"))
+    text = ""
+    for path in paths:
+        failed = f'"command failed" err="failed to load kubelet config file, path: {path}, error: '
         try:
-            text = Path(options.config).read_text()
+            text += path.read_text()
         except OSError as error:
             return _fail(f'{failed}{error}"')
-    if "kind: KubeletConfiguration" not in text:
-        return _fail(f'{failed}no kind KubeletConfiguration is registered"')
+        if "kind: KubeletConfiguration" not in path.read_text():
+            return _fail(f'{failed}no kind KubeletConfiguration is registered"')
     log(f'"Kubelet version" kubeletVersion="v{version}"')
     port = int(_scalar(text, "healthzPort") or 10248)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", port), _Health)
@@ -168,9 +171,10 @@ def _scalar(text: str, key: str) -> str | None:
 
 
 def _options(program: str, arguments: Sequence[str] | None, config: str = "") -> argparse.Namespace:
-    """-c/--config FILE and -v/--version; every other option of the real daemon is taken and has no effect here."""
+    """-c/--config, --config-dir, -v/--version; other options of the real daemon are taken and have no effect here."""
     parser = argparse.ArgumentParser(prog=program, allow_abbrev=False)
     parser.add_argument("-c", "--config", default=config)
+    parser.add_argument("--config-dir", default="")
     parser.add_argument("-v", "--version", action="store_true")
     return parser.parse_known_args(arguments)[0]
 

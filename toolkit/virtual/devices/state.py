@@ -5,6 +5,7 @@ Keys are described in toolkit/virtual/hardware.py.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import math
 import os
@@ -222,7 +223,11 @@ def _add(name: str, count: int) -> int:
     with path.open("a+") as counter:
         fcntl.flock(counter, fcntl.LOCK_EX)
         counter.seek(0)
-        before = int(counter.read() or 0)
+        text = counter.read()
+        if not text:
+            with contextlib.suppress(PermissionError):  # new: users who are not root count too, whatever the umask
+                path.chmod(0o666)
+        before = int(text or 0)
         counter.truncate(0)
         counter.write(f"{before + count}\n")
     return before

@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 CONNECT_S = 4.0
 ANSWER_S = 10.0  # between two pieces of an answer, and for a whole one
-PAUSE_S = 0.5  # before a reading is tried once more: a dead BMC is known as dead in under 10 s
+PAUSE_S = 0.5  # before something is asked once more
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
 
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
@@ -245,12 +245,18 @@ class SushyBmc:
         return sushy.Sushy(self._url, auth=auth, connector=connector)
 
     def _repeatable(self, doing: str, read: Callable[[], T]) -> T:
-        """What may be done twice is tried once more when the BMC did not answer: they drop connections."""
+        """What may be done twice is tried once more when the BMC did not answer: they drop connections.
+
+        One that took long to say nothing is not asked again: a dead BMC is known as dead in about 10 s.
+        """
+        began = time.monotonic()
         try:
             with self._translated(doing):
                 return read()
         except UnreachableError:
-            time.sleep(PAUSE_S)
+            if time.monotonic() - began > 2 * CONNECT_S:
+                raise
+        time.sleep(PAUSE_S)
         with self._translated(doing):
             return read()
 
@@ -295,10 +301,18 @@ class SushyBmc:
                 f"{at}: its certificate does not verify against {self._ca}",
                 "put the CA that signed this BMC's certificate there; never switch verification off",
             )
-        cause = "did not answer in time" if "timed out" in text else "does not answer"
-        if "SSLError" in text:
-            cause = "does not speak TLS to the end"
+        cause = "did not answer in time" if "timed out" in text else f"does not answer ({_root_cause(error)})"
         return UnreachableError(f"{at}: it {cause}", "check the BMC's power, cable and address; then run again")
+
+
+def _root_cause(error: BaseException) -> str:
+    """The operating system's word for what broke, from under the layers of sushy, requests and urllib3."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.strerror:
+            return _text(seen.strerror)
+        error, seen = seen, seen.__cause__ or seen.__context__
+    return type(error).__name__
 
 
 def _is_board(path: str) -> bool:

@@ -2,6 +2,7 @@
 
 import threading
 from datetime import UTC, datetime, timedelta
+from typing import ClassVar
 
 import pytest
 
@@ -26,7 +27,7 @@ class NoHands:
     class pool:  # noqa: N801
         """Evicts nobody: nobody was admitted."""
 
-        evicted: list[str] = []
+        evicted: ClassVar[list[str]] = []
 
         @classmethod
         def evict(cls, node, reason):

@@ -45,6 +45,7 @@ class World:
     disk_serial: str = "VD00000001"
     damaged_downloads: int = 0
     dead_bmc: bool = False
+    lost_answers: int = 0
     hangs: bool = False
     silent: bool = False
     power: Power = Power.OFF
@@ -155,6 +156,9 @@ class World:
     def reset(self, kind: Reset) -> None:
         self._reach()
         self.act(f"reset {kind}", lambda: self.press(kind))
+        if self.lost_answers:
+            self.lost_answers -= 1
+            raise UnreachableError("BMC https://10.67.0.11: asking for On: it does not answer", "check it")
 
     # ImageSite
 

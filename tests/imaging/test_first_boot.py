@@ -54,7 +54,12 @@ def server() -> Iterator[Server]:
 @pytest.fixture
 def machine(tmp_path: Path, server: Server) -> Path:
     """The files of a freshly imaged machine."""
-    node = {"name": "node1", "serial": "planned", "image": "ab" * 32, "report": f"http://127.0.0.1:{server.server_port}/report/t"}
+    node = {
+        "name": "node1",
+        "serial": "planned",
+        "image": "ab" * 32,
+        "report": f"http://127.0.0.1:{server.server_port}/report/t",
+    }
     for path, text in {
         first_boot.NODE: json.dumps(node),
         first_boot.HOST_KEY: "ssh-ed25519 AAAA root@node1\n",

@@ -1,4 +1,4 @@
-"""The image stage for one node, in a small world: what it does, what it refuses, and that it survives dying anywhere."""
+"""The image stage for one node, in a small world: what it does, what it refuses, and that it may die anywhere."""
 
 from __future__ import annotations
 
@@ -111,6 +111,13 @@ def test_a_dead_bmc_is_an_error_not_a_failure(world):
     result = world.run()
     assert (result.outcome, result.code) == (Outcome.ERROR, "BMC_UNREACHABLE")
     assert "10.67.0.11" in result.message
+
+
+def test_a_lost_answer_to_the_power_button_is_survived(world):
+    """The deed was done; override and button once more, in this order."""
+    world.lost_answers = 1
+    assert world.run().outcome is Outcome.PASSED
+    assert world.acts[4:8] == ["boot once", "reset On", "boot once", "reset On"]
 
 
 def test_a_node_that_never_comes_up_times_out_with_its_last_word(world):

@@ -81,10 +81,10 @@ def test_a_billion_laughs_are_refused_at_once():
     bomb = b"a0: &a0 [x,x,x,x,x,x,x,x,x]\n" + b"".join(
         b"a%d: &a%d [%s]\n" % (i, i, b",".join([b"*a%d" % (i - 1)] * 9)) for i in range(1, 12)
     )
-    began = time.monotonic()
+    began = time.process_time()
     (problem,) = refused(bomb)
     assert "aliases included" in problem.wrong
-    assert time.monotonic() - began < 1
+    assert time.process_time() - began < 1
 
 
 def test_aliases_cannot_build_depth():

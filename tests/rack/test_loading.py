@@ -155,9 +155,9 @@ def test_a_file_of_another_shape_is_refused(inventory, text):
 def test_ten_thousand_nodes_are_refused_quickly(inventory):
     """One problem, not ten thousand, in seconds."""
     inventory.rack(many(10_000))
-    began = time.monotonic()
+    began = time.process_time()
     (problem,) = inventory.problems()
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
     assert "units has more than 2,048 entries" in problem.wrong
 
 
@@ -187,11 +187,11 @@ def test_cables_cannot_be_multiplied_without_end(inventory):
     inventory.rack(RACK.replace(line, bomb))
     assert "unfolds to 8,192 ports" in inventory.problems()[0].wrong
     inventory.rack(RACK.replace(line, many_lines))
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(InputError) as error:
         inventory.load()
     assert len(error.value.problems) == 20
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
 
 
 def test_the_digest_is_of_the_rack_not_of_the_file(inventory):

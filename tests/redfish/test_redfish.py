@@ -53,6 +53,26 @@ def test_a_bmc_that_forgets_the_boot_override_is_noticed(service, ca):
         connect(service.bmc, LOGIN, ca).boot_once_from_network()
 
 
+def test_setting_network_boot_survives_a_dropped_connection(service, ca):
+    """The same property to the same value: it may be said twice."""
+    client = connect(service.bmc, LOGIN, ca)
+    client.power()
+    service.drops = 1
+    client.boot_once_from_network()
+    assert service.documents[SYSTEM]["Boot"]["BootSourceOverrideTarget"] == "Pxe"
+
+
+def test_a_bmc_that_accepts_and_says_nothing_is_known_in_ten_seconds(ca):
+    """The port is open and nobody is home: no TLS answer ever comes."""
+    begin = time.monotonic()
+    with (
+        socket.create_server(("127.0.0.1", 0), backlog=8) as silent,
+        pytest.raises(UnreachableError, match="in time"),
+    ):
+        connect(Bmc("127.0.0.1", "bmc", silent.getsockname()[1]), LOGIN, ca).power()
+    assert time.monotonic() - begin < 10
+
+
 def test_reset_is_asked_exactly_once(service, ca):
     """Also when the answer is lost: two restarts are not one."""
     client = connect(service.bmc, LOGIN, ca)

@@ -9,7 +9,7 @@ refused before it costs anything.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
@@ -40,7 +40,7 @@ class Node:
     line: int
     column: int
     value: str | list[Node] | dict[str, Node] | None
-    keys: dict[str, tuple[int, int]] | None = None
+    keys: dict[str, tuple[int, int]] = field(default_factory=dict)
     weight: int = 1
     height: int = 1
 
@@ -66,7 +66,7 @@ class Document:
                 break
             place = (child.line, child.column)
             if of_key and depth == len(loc) and isinstance(step, str):
-                place = (node.keys or {}).get(step, place)
+                place = node.keys.get(step, place)
             node = child
         return place
 
@@ -231,8 +231,7 @@ class _Builder:
         self._check_tag(event)
         if len(self.stack) >= MAX_DEPTH:
             self._refuse(*_at(event), f"nested deeper than {MAX_DEPTH} levels", "a rack file needs five")
-        is_list = isinstance(event, yaml.SequenceStartEvent)
-        node = Node(*_at(event), *(([],) if is_list else ({}, {})))
+        node = Node(*_at(event), [] if isinstance(event, yaml.SequenceStartEvent) else {})
         self.stack.append(_Frame(node, event.anchor))
 
     def _alias(self, event: yaml.AliasEvent) -> None:

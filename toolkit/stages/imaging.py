@@ -208,9 +208,16 @@ class _Imaging:
         action = Reset.ON if self._settled_power() is Power.OFF else Reset.FORCE_RESTART
         self._say("network boot")
         self._means.journal.intent(POWER, {"token": token, "action": action.value})
+        try:
+            self._restart_from_network(action)
+        except UnreachableError:
+            # The answer was lost, perhaps not the deed. Both again: a first restart would have used the override up.
+            self._restart_from_network(action)
+        self._means.journal.observed(POWER, {"token": token, "action": action.value})
+
+    def _restart_from_network(self, action: Reset) -> None:
         self._means.bmc.boot_once_from_network()
         self._means.bmc.reset(action)
-        self._means.journal.observed(POWER, {"token": token, "action": action.value})
 
     def _until_off(self) -> None:
         """The ramdisk said that it switches off; a restart pressed at that moment might be lost."""

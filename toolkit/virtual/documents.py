@@ -24,6 +24,7 @@ _IMAGES = "images"
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     timeout = _TIMEOUT_S
+    disable_nagle_algorithm = True
     server: DocumentServer
 
     def do_GET(self) -> None:

@@ -1,0 +1,139 @@
+"""The real stages, end to end, over a rack of files: what becomes of each fault."""
+
+import pytest
+from rehearsal import context_over, now, open_ledger
+
+from toolkit.bringup import bringup
+from toolkit.certificate.sign import PUBLIC
+from toolkit.certificate.verify import trusted_keys, verify
+from toolkit.ledger import Change
+from toolkit.rack.lifecycle import Move, NodeState, Stage
+from toolkit.rack.plan import make_plan
+from toolkit.report.standing import standings, status_of
+from toolkit.virtual.faults import Fault, FaultKind
+
+QUARANTINED, PLANNED, ADMITTED = NodeState.QUARANTINED, NodeState.PLANNED, NodeState.ADMITTED
+
+
+def go(lab):
+    """One bringup; answers the summary and where every node stands."""
+    with open_ledger(lab.settings) as ledger:
+        context = context_over(lab, ledger)
+        summary = bringup(context, make_plan(lab.rack, status_of(ledger, lab.rack)))
+        return summary, {s.node: s for s in standings(ledger, lab.rack)}
+
+
+def certificate(lab):
+    """The rack's certificate, verified."""
+    envelope = lab.settings.certificate(lab.rack.name).read_bytes()
+    return verify(envelope, trusted_keys([lab.settings.keys / PUBLIC]), now())
+
+
+def test_a_healthy_rack_is_admitted_with_a_whole_certificate(lab_of):
+    """Nothing is left out, every node is in the pool under that certificate's digest."""
+    lab = lab_of("demo-small")
+    summary, _ = go(lab)
+    assert summary.exit_code == 0
+    issued = certificate(lab)
+    assert issued.nodes == ("node1", "node2")
+    assert not issued.partial
+    assert {(n.admitted, n.certificate) for n in lab.pool.nodes().values()} == {(True, issued.digest)}
+
+
+@pytest.mark.parametrize(
+    ("fault", "state", "code"),
+    [
+        (Fault(FaultKind.ECC_DRIP, "node2", gpu=3), QUARANTINED, "HBM_ECC_CORRECTED"),
+        (Fault(FaultKind.HBM_STICKY_BIT, "node2", gpu=1), QUARANTINED, "HBM_MISCOMPARE"),
+        (Fault(FaultKind.NVLINK_LANE_DOWN, "node2", gpu=5, link=7), QUARANTINED, "NVLINK_LINK_DOWN"),
+        (Fault(FaultKind.SLOW_GPU, "node2", gpu=2), QUARANTINED, "NCCL_BUSBW_LOW"),
+        (Fault(FaultKind.HALF_RATE_RAIL, "node2", hca="mlx5_3"), QUARANTINED, "HCA_RATE_LOW"),
+        (Fault(FaultKind.XID_79, "node2", gpu=2), QUARANTINED, "XID_SEEN"),
+        (Fault(FaultKind.BMC_DEAD, "node2"), PLANNED, "BMC_UNREACHABLE"),
+        (Fault(FaultKind.BAD_IMAGE, "node2", value=9), PLANNED, "IMAGE_HASH_MISMATCH"),
+        (Fault(FaultKind.NCCL_HANG, "node2"), NodeState.JOINED, "EVIDENCE_INCONCLUSIVE"),
+    ],
+    ids=lambda value: value.kind.value if isinstance(value, Fault) else None,
+)
+def test_each_fault_ends_with_its_code_and_never_holds_up_the_other_node(lab_of, fault, state, code):
+    """Hardware that failed is quarantined with a part; what we could not do or tell is not held against it."""
+    lab = lab_of("demo-small", fault)
+    summary, found = go(lab)
+    assert (found["node2"].state, found["node2"].code) == (state, code)
+    assert found["node1"].state is ADMITTED
+    assert bool(found["node2"].part) == (state is QUARANTINED)
+    assert summary.exit_code == (1 if state is QUARANTINED else 3)
+    issued = certificate(lab)
+    assert issued.nodes == ("node1",)
+    assert [node for node, _ in issued.left_out] == ["node2"]
+    assert "node2" not in [n for n, member in lab.pool.nodes().items() if member.admitted]
+
+
+def test_a_download_damaged_once_is_tried_again_by_itself(lab_of):
+    """The second attempt is clean: the node goes on and was written twice, no more."""
+    lab = lab_of("demo-small", Fault(FaultKind.BAD_IMAGE, "node2", value=1))
+    summary, _ = go(lab)
+    assert summary.exit_code == 0
+    assert lab.machine("node2").disk_writes == 2
+
+
+def test_an_inconclusive_node_is_tested_again_and_admitted_when_the_doubt_is_gone(lab_of):
+    """Running again is the resume: burn-in is repeated, imaging is not."""
+    lab = lab_of("demo-small", Fault(FaultKind.NCCL_HANG, "node2"))
+    go(lab)
+    lab.faults.clear()
+    summary, _ = go(lab)
+    assert summary.exit_code == 0
+    assert lab.machine("node2").disk_writes == 1
+    assert len(lab.machine("node2").burnins) == 2
+    assert certificate(lab).nodes == ("node1", "node2")
+
+
+def test_nothing_learnt_before_a_repair_counts_after_it(lab_of):
+    """A released node starts at PLANNED: image, burn-in and evidence are taken anew."""
+    lab = lab_of("demo-small", Fault(FaultKind.ECC_DRIP, "node2", gpu=3))
+    go(lab)
+    lab.faults.clear()
+    with open_ledger(lab.settings) as ledger:
+        ledger.move(lab.rack.name, "node2", Change(QUARANTINED, Move.REPAIR), "GPU 3 replaced")
+    summary, _ = go(lab)
+    assert summary.exit_code == 0
+    assert lab.machine("node2").disk_writes == 2
+    assert sorted(lab.machine("node2").burnins.values()) == [1, 1]
+
+
+def test_a_rack_at_its_goal_has_nothing_to_do(lab_of):
+    """A second bringup starts no run."""
+    lab = lab_of("demo-small")
+    go(lab)
+    with open_ledger(lab.settings) as ledger:
+        before = len(ledger.runs(lab.rack.name))
+    assert go(lab)[0].exit_code == 0
+    with open_ledger(lab.settings) as ledger:
+        assert len(ledger.runs(lab.rack.name)) == before
+
+
+def test_a_part_swapped_between_certificate_and_admission_is_not_admitted(lab_of):
+    """The certificate names serials: another GPU in the slot sends the node back to JOINED."""
+    lab = lab_of("demo-small")
+    with open_ledger(lab.settings) as ledger:
+        context = context_over(lab, ledger)
+        bringup(context, make_plan(lab.rack, {}, NodeState.CERTIFIED))
+        swapped = {n.name: n for n in lab.rack.nodes}["node2"]
+        lab.serials["node2"] = "1659999999999"
+        summary = bringup(context, make_plan(lab.rack, status_of(ledger, lab.rack)))
+        found = {s.node: s for s in standings(ledger, lab.rack)}
+    assert swapped.name == "node2"
+    assert summary.exit_code == 3
+    assert (found["node2"].state, found["node2"].code) == (NodeState.JOINED, "CERTIFICATE_REFUSED")
+    assert "1659999999999 is new" in found["node2"].message
+    assert found["node1"].state is ADMITTED
+
+
+def test_no_stage_is_skipped(lab_of):
+    """Every node of a healthy rack has one passed run of every stage."""
+    lab = lab_of("demo-small")
+    go(lab)
+    with open_ledger(lab.settings) as ledger:
+        stages = [run.stage for run in ledger.runs(lab.rack.name, "node1")]
+    assert stages == list(Stage)

@@ -1,0 +1,330 @@
+"""The virtual rack without processes: the same faults behind the same hands, in files under one folder.
+
+It has no machines, no network and no time lag; what it has is memory that outlives the process that drives it, so
+that a bringup may be killed at any instant and met again. It also counts what must not be done twice. Tests walk the
+pipeline over it in milliseconds a step, and a user who is not root can rehearse on it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from burnin.record import End, GpuIdentity, Measured, Outcome, Record, Start, WorkloadEnded, dump
+from toolkit.errors import UnreachableError
+from toolkit.pool.file import FilePool
+from toolkit.rack.model import Rack, Unit
+from toolkit.redfish import Power, Reset, SystemIdentity
+from toolkit.runners.play import HostOutcome, HostResult, PlayEvent, PlayRequest, PlayResult
+from toolkit.runners.shell import MAX_OUTPUT_BYTES, CommandResult
+from toolkit.settings import Settings
+from toolkit.stages.provisioning import ProvisionSite, host_of
+from toolkit.virtual.devices import ibstat, nvidia_smi
+from toolkit.virtual.faults import Fault, FaultKind
+from toolkit.virtual.hardware import render_state
+
+_TOOLS: Mapping[str, Callable[[Sequence[str]], int]] = {"nvidia-smi": nvidia_smi.main, "ibstat": ibstat.main}
+_ONE_AT_A_TIME = threading.RLock()  # the stand-ins write to sys.stdout and read the environment
+_TAINTED = (
+    "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n"
+    "registerWithTaints:\n  - {key: rackproof.dev/uncertified, effect: NoSchedule}\n"
+)
+
+
+@dataclass(slots=True)
+class _Machine:
+    """What a node remembers. `disk_writes` and `burnins` count what must not be repeated."""
+
+    power: str = Power.OFF.value
+    boot_once: bool = False
+    image: str = ""
+    disk_writes: int = 0
+    played: list[str] = field(default_factory=list)
+    burnins: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class InProcessRack:
+    """Hands over a rack of files. `faults` may be changed while it runs."""
+
+    rack: Rack
+    settings: Settings
+    folder: Path
+    faults: list[Fault] = field(default_factory=list)
+    serials: dict[str, str] = field(default_factory=dict)  # of GPU 0, by node: another board in the slot
+
+    @property
+    def playbooks(self) -> InProcessRack:
+        """Itself."""
+        return self
+
+    @property
+    def shell(self) -> InProcessRack:
+        """Itself."""
+        return self
+
+    @property
+    def site(self) -> ProvisionSite:
+        """The real provisioning folder."""
+        return ProvisionSite(self.settings.provision, self.rack.provision_url)
+
+    @property
+    def pool(self) -> FilePool:
+        """A real pool, in a file."""
+        return FilePool(self.settings.pool(self.rack.site))
+
+    def bmc(self, node: Unit) -> _Bmc:
+        """The node's BMC; one with the fault `bmc_dead` answers nothing."""
+        return _Bmc(self, node)
+
+    def fault(self, node: str, kind: FaultKind) -> Fault | None:
+        """The node's fault of that kind, if it has it."""
+        return next((f for f in self.faults if f.node == node and f.kind is kind), None)
+
+    def machine(self, node: str) -> _Machine:
+        """What the node remembers now."""
+        path = self.folder / node / "machine.json"
+        return _Machine(**json.loads(path.read_text())) if path.exists() else _Machine()
+
+    @contextlib.contextmanager
+    def changing(self, node: str) -> Iterator[_Machine]:
+        """The node's memory, written back whole or not at all."""
+        with _ONE_AT_A_TIME:
+            machine = self.machine(node)
+            yield machine
+            path = self.folder / node / "machine.json"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            aside = path.with_suffix(".new")
+            aside.write_text(json.dumps({name: getattr(machine, name) for name in machine.__slots__}))
+            aside.replace(path)
+
+    # Playbooks
+
+    def play(self, request: PlayRequest, on_event: Callable[[PlayEvent], None]) -> PlayResult:
+        """Every node that is up takes the playbook."""
+        hosts = {}
+        for name in request.nodes:
+            if self.machine(name).power != Power.ON.value:
+                hosts[name] = HostResult(HostOutcome.UNREACHABLE, message="no route to host")
+                continue
+            with self.changing(name) as machine:
+                machine.played = sorted({*machine.played, request.playbook})
+            on_event(PlayEvent(name, request.playbook, "ok"))
+            hosts[name] = HostResult(HostOutcome.OK)
+        return PlayResult("successful", hosts, self.folder)
+
+    # Shell
+
+    def run(
+        self, node: Unit, argv: Sequence[str], timeout_s: float, max_bytes: int = MAX_OUTPUT_BYTES
+    ) -> CommandResult:
+        """What the node's tools would print."""
+        machine = self.machine(node.name)
+        if machine.power != Power.ON.value or not machine.image:
+            raise UnreachableError(f"{node.name}: no route to host", "is it powered on?")
+        status, text = self._answer(node, machine, list(argv))
+        output = text.encode()
+        return CommandResult(status, output[:max_bytes], b"", len(output) > max_bytes)
+
+    def put(self, node: Unit, local: Path, remote: str, mode: int = 0o644) -> None:
+        """Keeps the file under the node's folder."""
+        target = self.folder / node.name / "files" / remote.lstrip("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(local.read_bytes())
+
+    def read(self, node: Unit, remote: str, offset: int, max_bytes: int) -> bytes:
+        """A slice of a file under the node's folder."""
+        with (self.folder / node.name / "files" / remote.lstrip("/")).open("rb") as file:
+            file.seek(offset)
+            return file.read(max_bytes)
+
+    def _answer(self, node: Unit, machine: _Machine, argv: list[str]) -> tuple[int, str]:
+        match argv:
+            case [tool, *arguments] if tool in _TOOLS:
+                return self._tool(node, _TOOLS[tool], arguments)
+            case ["sha256sum", path]:
+                file = self.folder / node.name / "files" / path.lstrip("/")
+                return (0, hashlib.sha256(file.read_bytes()).hexdigest()) if file.exists() else (1, "")
+            case ["systemd-run", *rest]:
+                return self._burn_in(node, rest)
+            case ["systemctl", "is-active", *_]:
+                return 3, ""
+            case ["mkdir", *_]:
+                return 0, ""
+            case ["cat", "/etc/rackproof/image"]:
+                return 0, f"{machine.image}\n"
+        return self._file(node, machine, " ".join(argv))
+
+    def _file(self, node: Unit, machine: _Machine, command: str) -> tuple[int, str]:
+        """Facts that are not of a device, by what the probe's command speaks of."""
+        services = "nvidia-fabricmanager", "nvidia-persistenced", "nvidia-imex", "containerd", "kubelet"
+        shown = "\n".join(f"Id={s}.service\nLoadState=loaded\nActiveState=active\n" for s in services)
+        driver = dict(self.rack.profile.expected)["driver_version"]
+        packages = "".join(f"{name} {version} installed\n" for name, version in self.rack.profile.versions)
+        answers = (
+            ("product_serial", f"{node.serial}\n"),
+            ("product_name", f"{dict(self.rack.profile.expected)['product_name']}\n"),
+            ("nv-fabricmanager", f"Fabric Manager version is : {driver}\n"),
+            ("kubelet.conf.d", _TAINTED if "kubernetes.yml" in machine.played else ""),
+            ("systemctl show", shown),
+            ("dpkg-query", packages),
+            ("kmsg", ""),
+        )
+        for words, text in answers:
+            if words in command:
+                return 0, text
+        return 127, ""
+
+    def _tool(self, node: Unit, tool: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> tuple[int, str]:
+        hardware = self.folder / node.name / "hardware"
+        hardware.mkdir(parents=True, exist_ok=True)
+        mine = [f for f in self.faults if f.node == node.name]
+        swapped = f"gpu0.serial {self.serials[node.name]}\n" if node.name in self.serials else ""
+        (hardware / "state").write_text(render_state(node, self.rack.profile, mine) + swapped)
+        with _ONE_AT_A_TIME, contextlib.redirect_stdout(io.StringIO()) as printed:
+            os.environ["RACKPROOF_HARDWARE"] = str(hardware)
+            return tool(arguments), printed.getvalue()
+
+    # Burn-in
+
+    def _burn_in(self, node: Unit, arguments: Sequence[str]) -> tuple[int, str]:
+        """Runs to its end at once; the same id again does nothing, like the real one."""
+        identity, out = arguments[arguments.index("--run") + 1], arguments[arguments.index("--out") + 1]
+        path = self.folder / node.name / "files" / out.lstrip("/") / "records.jsonl"
+        if path.exists():
+            return 0, ""
+        with self.changing(node.name) as machine:
+            machine.burnins[identity] = machine.burnins.get(identity, 0) + 1
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_suffix(".new")
+        aside.write_text("".join(dump(record) for record in self._records(node, identity)))
+        aside.replace(path)
+        return 0, ""
+
+    def _records(self, node: Unit, identity: str) -> Iterator[Record]:
+        now = datetime.now(UTC).isoformat()
+        gpus = range(self.rack.profile.gpus_per_node)
+        yield Start(identity, now, "quick", "in-process", tuple(GpuIdentity(g, "", "", "") for g in gpus))
+        for metric, unit, value in self._of_node(node.name):
+            yield Measured(now, "in-process", metric, unit, value)
+        for gpu in gpus:
+            for metric, unit, value in self._of_gpu(node.name, gpu):
+                yield Measured(now, "in-process", metric, unit, value, gpu)
+        hung = self.fault(node.name, FaultKind.NCCL_HANG) is not None
+        yield WorkloadEnded(now, "nccl_all_reduce", Outcome.TIMED_OUT if hung else Outcome.COMPLETED, 1.0)
+        yield End(now, ("hbm", "nccl_all_reduce"), ("hbm", "nccl_all_reduce"))
+
+    def _of_node(self, node: str) -> Iterator[tuple[str, str, Any]]:
+        lost = self.fault(node, FaultKind.XID_79) is not None
+        yield "xid_events", "count", int(lost)
+        yield "sxid_events", "count", 0
+        yield "gpus_lost", "count", int(lost)
+        if self.fault(node, FaultKind.NCCL_HANG):
+            return
+        sockets = self.fault(node, FaultKind.WRONG_TRANSPORT) is not None
+        slow = self.fault(node, FaultKind.SLOW_GPU) is not None
+        yield "nccl_busbw_gb_per_s", "GB/s", 3.1 if sockets else 250.0 if slow else 478.0
+        yield "nccl_wrong_values", "count", 0
+        yield "nccl_ranks", "count", self.rack.profile.gpus_per_node
+        yield "nccl_transport", "word", "Socket" if sockets else "NVLS"
+
+    def _of_gpu(self, node: str, gpu: int) -> Iterator[tuple[str, str, Any]]:
+        def has(kind: FaultKind) -> int:
+            fault = self.fault(node, kind)
+            return int(fault is not None and fault.gpu == gpu)
+
+        yield "hbm_coverage", "fraction", 0.99
+        yield "hbm_miscompares", "count", has(FaultKind.HBM_STICKY_BIT) * 4
+        yield "hbm_corrected_errors_delta", "count", has(FaultKind.ECC_DRIP) * 12
+        yield "hw_slowdown_ms_delta", "ms", 0.0
+        for metric in ("hbm_uncorrected_errors_delta", "sram_uncorrected_errors_delta", "row_remaps_delta"):
+            yield metric, "count", 0
+        for metric in ("row_remap_pending_after", "row_remap_failure_after", "recovery_action_after"):
+            yield metric, "code", 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Bmc:
+    """The BMC of a node of files. What it starts has happened when it returns."""
+
+    lab: InProcessRack
+    node: Unit
+
+    def identity(self) -> SystemIdentity:
+        """As the rack file says."""
+        self._alive()
+        return SystemIdentity(self.node.serial, "DGXH100", "1.6.7", "25.06.27", (host_of(self.node).mac.lower(),))
+
+    def power(self) -> Power:
+        """Power state now."""
+        self._alive()
+        return Power(self.lab.machine(self.node.name).power)
+
+    def boot_once_from_network(self) -> None:
+        """Kept until the next boot."""
+        self._alive()
+        with self.lab.changing(self.node.name) as machine:
+            machine.boot_once = True
+
+    def reset(self, kind: Reset) -> None:
+        """Switches off, or on and through the boot."""
+        self._alive()
+        with self.lab.changing(self.node.name) as machine:
+            if kind is Reset.FORCE_OFF:
+                machine.power = Power.OFF.value
+                return
+            machine.power = Power.ON.value
+            from_network, machine.boot_once = machine.boot_once, False
+            script = self._script() if from_network else {}
+            if script:
+                machine.image = script["deploy.sha256"]
+                machine.disk_writes += 1
+                machine.played = []
+        if script:
+            self._report(script)
+
+    def _alive(self) -> None:
+        if self.lab.fault(self.node.name, FaultKind.BMC_DEAD):
+            raise UnreachableError(f"BMC of {self.node.name} does not answer", "check its power, cable and address")
+
+    def _script(self) -> dict[str, str]:
+        """Arguments of the boot script the provisioning server offers; empty if it offers none."""
+        mac = host_of(self.node).mac.lower().replace(":", "-")
+        path = self.lab.settings.provision / "boot" / f"{mac}.ipxe"
+        words = path.read_text().split() if path.exists() else []
+        return {w.split("=", 1)[0]: w.split("=", 1)[1] for w in words if w.startswith("deploy.")}
+
+    def _report(self, script: Mapping[str, str]) -> None:
+        """What ramdisk and first boot post; one line with each, like the server appends them."""
+        told: dict[str, object] = {"event": "booted", "serial": self.node.serial, "image": script["deploy.sha256"]}
+        fault = self.lab.fault(self.node.name, FaultKind.BAD_IMAGE)
+        if fault and (fault.value or 0) >= self.lab.machine(self.node.name).disk_writes:
+            told = {"event": "hash_mismatch", "expected": script["deploy.sha256"], "found": "0" * 64}
+        told["host_key"] = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI" + "A" * 43
+        path = self.lab.settings.provision / "reports" / f"{script['deploy.token']}.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a") as file:
+            file.write(json.dumps(told) + "\n")
+
+
+def with_faults(lab: InProcessRack, *faults: Fault) -> InProcessRack:
+    """The same rack with these faults instead."""
+    return replace(lab, faults=list(faults))
+
+
+def publish_blank_image(settings: Settings, rack: Rack) -> None:
+    """An image and a ramdisk of a few bytes, published: nothing here boots them."""
+    for folder, name in (("images", rack.profile.image), ("boot", "deploy.cpio.zst")):
+        path = settings.provision / folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"blank")
+        path.with_name(f"{name}.sha256").write_text(f"{hashlib.sha256(b'blank').hexdigest()}  {name}\n")

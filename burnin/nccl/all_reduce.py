@@ -7,8 +7,9 @@ with 0), so nothing is read from it but that the program ended; numbers come fro
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from burnin.child import workload_end
@@ -59,36 +60,53 @@ class AllReduce:
             "-g", str(len(bench.gpus)), "-n", str(self.iterations), "-c", "1",
         )  # fmt: skip
         env = {
+            **bench.environment(),
             "NCCL_DEBUG": "INFO",
             "NCCL_DEBUG_SUBSYS": "INIT,ENV,P2P,SHM,NET,NVLS",
             "NCCL_DEBUG_FILE": str(self._debug(bench)),
-            **bench.environment(),
         }
         return Job(self.name, argv, env, self.deadline_s), OutputSink()
 
     def conclude(self, bench: Bench, job: Job, sink: Sink, ended: Ended) -> WorkloadEnded:
         """See Workload."""
         output = bytes(sink.data) if isinstance(sink, OutputSink) else b""
+        self._keep(bench, "txt", output)
+        self._keep(bench, "stderr.txt", ended.stderr.encode())
+        self._keep(bench, "command.json", json.dumps({"argv": job.argv, "env": dict(job.env)}, indent=1).encode())
+        self._read_debug(bench)
         text = output.decode("utf-8", "replace")
         table = parse.table(text)
-        debug = self._debug(bench)
-        _bound(debug)
-        for suffix, content in (
-            ("txt", output),
-            ("stderr.txt", ended.stderr.encode()),
-            ("command.json", _command(job)),
-        ):
-            if content:
-                path = bench.journal.artifact_path(f"{_PROGRAM}.{suffix}")
-                path.write_bytes(content)
-                bench.artifact(self.name, path)
-        self._measure(bench, "nccl_ranks", "count", table.ranks)
-        if debug.exists():
-            bench.artifact(self.name, debug)
-            with debug.open(errors="replace") as lines:
-                self._measure(bench, "nccl_transport", "word", parse.transport(lines))
-        end = workload_end(self.name, None, ended, None)
         complete = table.complete(self.smallest, self.largest)
+        self._read_table(bench, table, complete)
+        end = workload_end(self.name, None, ended, None)
+        if ended.how is not How.EXITED:
+            return end
+        # wrong values make it exit with 7 (6 or 1 in older versions): a test that came to its end all the same
+        if complete and (ended.status == 0 or table.wrong_values()):
+            return replace(end, outcome=Outcome.COMPLETED, detail="")
+        last = (
+            f"exit status {ended.status}, table {'complete' if complete else 'incomplete'}: {_last_line(text, ended)}"
+        )
+        return replace(end, outcome=Outcome.CRASHED, detail=clean(last))
+
+    def _keep(self, bench: Bench, suffix: str, content: bytes) -> None:
+        if content:
+            path = bench.journal.artifact_path(f"{_PROGRAM}.{suffix}")
+            path.write_bytes(content)
+            bench.artifact(self.name, path)
+
+    def _read_debug(self, bench: Bench) -> None:
+        debug = self._debug(bench)
+        if not debug.exists():
+            return
+        if debug.stat().st_size > _KEPT_DEBUG:
+            os.truncate(debug, _KEPT_DEBUG)
+        bench.artifact(self.name, debug)
+        with debug.open(errors="replace") as lines:
+            self._measure(bench, "nccl_transport", "word", parse.transport(lines))
+
+    def _read_table(self, bench: Bench, table: parse.Table, complete: bool) -> None:
+        self._measure(bench, "nccl_ranks", "count", table.ranks)
         if table.rows:
             self._measure(bench, "nccl_largest_bytes", "bytes", max(row.size for row in table.rows))
         if complete:
@@ -97,12 +115,6 @@ class AllReduce:
         wrong = table.wrong_values()
         if complete or wrong:
             self._measure(bench, "nccl_wrong_values", "count", wrong)
-        if ended.how is not How.EXITED:
-            return end
-        # 7 (6, 1 in older versions) says that values were wrong: the table has them, and the program came to its end
-        outcome = Outcome.COMPLETED if complete else Outcome.CRASHED
-        detail = "" if complete else f"exit status {ended.status} without a complete table: {_last_line(text, ended)}"
-        return WorkloadEnded(end.at, self.name, outcome, end.seconds, clean(detail), None)
 
     def _debug(self, bench: Bench) -> Path:
         return bench.journal.artifact_path("nccl_debug.txt")
@@ -117,17 +129,6 @@ def _find(path: str) -> str:
     if found is None:
         raise UnavailableError(f"{_PROGRAM} of nccl-tests is neither on PATH nor in {', '.join(_FOLDERS)}")
     return found
-
-
-def _command(job: Job) -> bytes:
-    """What was run: the environment decides what is measured."""
-    return json.dumps({"argv": job.argv, "env": dict(job.env)}, indent=1).encode()
-
-
-def _bound(path: Path) -> None:
-    if path.exists() and path.stat().st_size > _KEPT_DEBUG:
-        with path.open("r+b") as stream:
-            stream.truncate(_KEPT_DEBUG)
 
 
 def _last_line(text: str, ended: Ended) -> str:

@@ -59,10 +59,11 @@ class Table:
         return min(known) if known and len(known) == len(values) else None
 
     def wrong_values(self) -> int | None:
-        """Wrong values in all rows; None when a row was not checked."""
+        """Wrong values in all rows. None when there are none in those that were checked, and one was not."""
         values = [value for row in self.rows for value in row.wrong]
         known = [value for value in values if value is not None]
-        return sum(known) if known and len(known) == len(values) else None
+        found = sum(known)
+        return found if found or (known and len(known) == len(values)) else None
 
 
 def table(text: str) -> Table:

@@ -118,3 +118,9 @@ def line(via: str) -> str:
 def test_the_transport_is_the_worst_path_taken(lines: list[str], word: str | None) -> None:
     """One socket among seven NVLinks is sockets; a capability is not a path; an unknown path shows."""
     assert parse.transport(lines) == word
+
+
+def test_wrong_values_are_not_forgotten_for_a_row_that_was_not_checked() -> None:
+    """Some wrong, some unknown: wrong."""
+    rows = ROWS.replace("467.85      0", "467.85      7").replace("461.43      0", "461.43    N/A")
+    assert parse.table(HEADER + rows + FOOTER).wrong_values() == 7

@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -145,10 +146,11 @@ def test_a_server_without_tls_is_no_bmc(ca):
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def answer() -> None:
-            for _ in range(4):
-                connection, _ = server.accept()
-                connection.sendall(b"HTTP/1.0 200 OK\r\n\r\n{}")
-                connection.close()
+            with suppress(OSError):  # the test has ended
+                while True:
+                    connection, _ = server.accept()
+                    connection.sendall(b"HTTP/1.0 200 OK\r\n\r\n{}")
+                    connection.close()
 
         threading.Thread(target=answer, daemon=True).start()
         with pytest.raises(UnreachableError):

@@ -169,7 +169,8 @@ class Bench:
         secrets = self.settings.secrets(self.rack.site)
         login = yaml.safe_load((secrets / "bmc.yml").read_text())["bmc"]
         address = self.rack.unit(node).bmc.address
-        root = sushy.Sushy(f"https://{address}", verify=str(secrets / "bmc-ca.pem"), **login)
+        auth = sushy.auth.BasicAuth(**login)
+        root = sushy.Sushy(f"https://{address}", auth=auth, verify=str(secrets / "bmc-ca.pem"))
         return root.get_system("/redfish/v1/Systems/DGX")
 
     def status(self, node: str) -> NodeStatus:

@@ -11,6 +11,7 @@ import httpx
 import pytest
 import sushy
 import yaml
+from sushy.auth import BasicAuth
 
 from toolkit.errors import UsageError
 from toolkit.rack.model import Rack
@@ -46,9 +47,9 @@ class Served:
         context = ssl.create_default_context(cafile=self.ca)
         return httpx.Client(base_url=self.url, verify=context, trust_env=False, **options)
 
-    def sushy(self, **options: object) -> sushy.Sushy:
-        login = {"username": LOGIN.username, "password": LOGIN.password, **options}
-        return sushy.Sushy(self.url, verify=str(self.ca), **login)
+    def sushy(self) -> sushy.Sushy:
+        # Basic: a session would be closed by __del__, which retries for half a minute once the server is gone.
+        return sushy.Sushy(self.url, auth=BasicAuth(LOGIN.username, LOGIN.password), verify=str(self.ca))
 
 
 @pytest.fixture
@@ -172,7 +173,7 @@ def test_a_huge_body_is_refused_unread(bmc: Served) -> None:
 def test_a_client_that_does_not_know_the_ca_refuses_the_bmc(bmc: Served) -> None:
     """Verification is on and means something."""
     with pytest.raises(sushy.exceptions.ConnectionError, match="CERTIFICATE_VERIFY_FAILED"):
-        sushy.Sushy(bmc.url, username="admin", password="x", verify=True)
+        sushy.Sushy(bmc.url, auth=BasicAuth("admin", "x"), verify=True)
 
 
 def test_passwords_are_made_once_and_kept_private(rack: Rack, settings: Settings) -> None:

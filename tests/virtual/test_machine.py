@@ -8,11 +8,13 @@ import signal
 import socket
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from toolkit.errors import UsageError
+from toolkit.errors import RackproofError, UsageError
+from toolkit.rack.model import Rack
 from toolkit.redfish import Power
 from toolkit.settings import Settings
 from toolkit.virtual import lab, network, requirements, teardown
@@ -152,7 +154,6 @@ def test_a_fault_the_rack_cannot_have_is_refused(bench) -> None:
 
 def test_up_twice_is_up_once(bench) -> None:
     """The second `up` says so and touches nothing; another rack file under the same name is refused."""
-    from dataclasses import replace
 
     said: list[str] = []
     before = teardown.find(bench.layout).processes
@@ -232,3 +233,15 @@ def test_down_finds_what_a_lost_installation_left(settings: Settings) -> None:
     finally:
         orphan.kill()
         assert lab.down(settings) == ("kept",)
+
+
+def test_a_rack_that_cannot_come_up_says_why_and_leaves_nothing(rack: Rack, settings: Settings) -> None:
+    """The daemon's own words are in the error; its half-made networks are gone."""
+    unit = rack.nodes[0]
+    assert unit.bmc
+    wrong = replace(unit, bmc=replace(unit.bmc, address=rack.nodes[1].bmc.address))
+    twice = replace(rack, units=(wrong, rack.nodes[1]))
+    with pytest.raises(RackproofError):
+        lab.up(twice, settings, lambda _: None)
+    assert not teardown.find(layout_of(settings, rack.name))
+    lab.down(settings)

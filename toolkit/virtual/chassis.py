@@ -192,13 +192,17 @@ class Chassis:
                 self.say(f"the virtual rack failed this node: {error}")
                 self.stay(Phase.CRASHED)
             self.check()
-            if end is End.POWER_OFF:
+            if end is End.POWER_OFF or (end is End.CRASH and self._button_was_pressed()):
                 with self._changed:
                     self._wanted = self._restart
                 return
             if end is End.CRASH:
                 self.say("the machine has stopped")
                 self.stay(Phase.CRASHED)
+
+    def _button_was_pressed(self) -> bool:
+        """Whether a graceful shutdown or restart was asked for: a ramdisk that is ended by it has not crashed."""
+        return self._restart or not self._wanted
 
     def _power_down(self) -> None:
         self._power = Power.POWERING_OFF

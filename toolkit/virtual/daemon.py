@@ -57,8 +57,7 @@ class VirtualRack:
             self._layout.controller, lambda: DocumentServer(address, self._provision, self._spoils, say)
         )
         self._serve(documents, "documents")
-        process = dnsmasq.start(self._layout, self._rack)
-        threading.Thread(target=lambda: say(f"dnsmasq ended with {process.wait()}"), daemon=True).start()
+        dnsmasq.start(self._layout, self._rack)
         self._serve(ControlServer(self._layout.socket, self.handle), "control")
 
     def handle(self, request: Request) -> Answer:

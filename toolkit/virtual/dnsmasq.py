@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
+from toolkit.errors import RackproofError
 from toolkit.rack.model import Rack, Unit
 from toolkit.virtual.layout import Layout
 from toolkit.virtual.network import CONTROLLER_IN_BAND, IN_BAND, NAMESPACES
 from toolkit.virtual.programs import environment
 
 _LEASE_S = 3600
+_SETTLE_S = 0.2  # a configuration it cannot use ends it sooner
 
 
 def boot_script_url(mac: str) -> str:
@@ -48,13 +51,16 @@ def _host(unit: Unit) -> tuple[str, ...]:
     )
 
 
-def start(layout: Layout, rack: Rack) -> subprocess.Popen[bytes]:
-    """Starts dnsmasq; it lives until the caller ends it."""
+def start(layout: Layout, rack: Rack) -> None:
+    """Starts dnsmasq, which lives as long as the caller's PID namespace. RackproofError when it gives up at once."""
     config = layout.folder / "dnsmasq.conf"
     config.write_text(configuration(rack, layout.folder / "dnsmasq.pid"))
     log = layout.folder / "dnsmasq.log"
     namespace = NAMESPACES / layout.controller
     argv = ["nsenter", f"--net={namespace}", "dnsmasq", "--keep-in-foreground", f"--conf-file={config}"]
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [*argv, f"--log-facility={log}"], stdin=subprocess.DEVNULL, env=environment(), start_new_session=True
     )
+    with suppress(subprocess.TimeoutExpired):
+        status = process.wait(_SETTLE_S)
+        raise RackproofError(f"dnsmasq ended with {status} at its start", f"see {log} and {layout.log}")

@@ -42,14 +42,18 @@ _TAINTED = (
 
 @dataclass(slots=True)
 class _Machine:
-    """What a node remembers. `disk_writes` and `burnins` count what must not be repeated."""
+    """What a node remembers; written in one piece, as real hardware goes on when its driver is killed.
+
+    disk_writes  how often an image was written
+    reports      what ramdisk and first boot said, by token: posted as soon as anybody looks
+    """
 
     power: str = Power.OFF.value
     boot_once: bool = False
     image: str = ""
     disk_writes: int = 0
     played: list[str] = field(default_factory=list)
-    burnins: dict[str, int] = field(default_factory=dict)
+    reports: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -74,7 +78,9 @@ class InProcessRack:
 
     @property
     def site(self) -> ProvisionSite:
-        """The real provisioning folder."""
+        """The real provisioning folder, with all that the nodes had to say posted."""
+        for node in self.rack.nodes:
+            self._post(node.name)
         return ProvisionSite(self.settings.provision, self.rack.provision_url)
 
     @property
@@ -101,11 +107,19 @@ class InProcessRack:
         with _ONE_AT_A_TIME:
             machine = self.machine(node)
             yield machine
-            path = self.folder / node / "machine.json"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            aside = path.with_suffix(".new")
-            aside.write_text(json.dumps({name: getattr(machine, name) for name in machine.__slots__}))
-            aside.replace(path)
+            kept = {name: getattr(machine, name) for name in machine.__slots__}
+            _write_whole(self.folder / node / "machine.json", json.dumps(kept))
+
+    def burnins(self, node: str) -> tuple[str, ...]:
+        """Ids of the burn-ins the node ever began."""
+        folder = self.folder / node / "files/var/lib/rackproof/burnin"
+        return tuple(sorted(p.name for p in folder.iterdir())) if folder.exists() else ()
+
+    def _post(self, node: str) -> None:
+        for token, line in self.machine(node).reports.items():
+            path = self.settings.provision / "reports" / f"{token}.jsonl"
+            if not path.exists():
+                _write_whole(path, line)
 
     # Playbooks
 
@@ -202,12 +216,7 @@ class InProcessRack:
         path = self.folder / node.name / "files" / out.lstrip("/") / "records.jsonl"
         if path.exists():
             return 0, ""
-        with self.changing(node.name) as machine:
-            machine.burnins[identity] = machine.burnins.get(identity, 0) + 1
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_suffix(".new")
-        aside.write_text("".join(dump(record) for record in self._records(node, identity)))
-        aside.replace(path)
+        _write_whole(path, "".join(dump(record) for record in self._records(node, identity)))
         return 0, ""
 
     def _records(self, node: Unit, identity: str) -> Iterator[Record]:
@@ -289,8 +298,7 @@ class _Bmc:
                 machine.image = script["deploy.sha256"]
                 machine.disk_writes += 1
                 machine.played = []
-        if script:
-            self._report(script)
+                machine.reports[script["deploy.token"]] = self._report(script, machine.disk_writes)
 
     def _alive(self) -> None:
         if self.lab.fault(self.node.name, FaultKind.BMC_DEAD):
@@ -303,17 +311,22 @@ class _Bmc:
         words = path.read_text().split() if path.exists() else []
         return {w.split("=", 1)[0]: w.split("=", 1)[1] for w in words if w.startswith("deploy.")}
 
-    def _report(self, script: Mapping[str, str]) -> None:
-        """What ramdisk and first boot post; one line with each, like the server appends them."""
+    def _report(self, script: Mapping[str, str], writes: int) -> str:
+        """What ramdisk or first boot has to say at the end, as the line the server appends."""
         told: dict[str, object] = {"event": "booted", "serial": self.node.serial, "image": script["deploy.sha256"]}
         fault = self.lab.fault(self.node.name, FaultKind.BAD_IMAGE)
-        if fault and (fault.value or 0) >= self.lab.machine(self.node.name).disk_writes:
+        if fault and (fault.value or 0) >= writes:
             told = {"event": "hash_mismatch", "expected": script["deploy.sha256"], "found": "0" * 64}
         told["host_key"] = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI" + "A" * 43
-        path = self.lab.settings.provision / "reports" / f"{script['deploy.token']}.jsonl"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a") as file:
-            file.write(json.dumps(told) + "\n")
+        return json.dumps(told) + "\n"
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """All of it or nothing, whenever the process is killed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.new")
+    aside.write_text(text)
+    aside.replace(path)
 
 
 def with_faults(lab: InProcessRack, *faults: Fault) -> InProcessRack:

@@ -47,8 +47,12 @@ def up(rack: Rack, settings: Settings, say: Callable[[str], None], lag: Lag = _D
         credentials.prepare(layout, rack, secrets)
         description.write(layout.description, Description(rack, layout.home, settings.provision, secrets, lag))
         say(f"rack {rack.name}: wiring {len(rack.nodes)} nodes")
-        network.build(layout, rack)
-        _start_daemon(layout)
+        try:
+            network.build(layout, rack)
+            _start_daemon(layout)
+        except BaseException:
+            teardown.sweep(layout, keep_files=True)
+            raise
     say(f"rack {rack.name}: ready, all nodes are off")
 
 
@@ -129,7 +133,6 @@ def _start_daemon(layout: Layout) -> None:
     while _ask(layout, Request(Operation.STATUS)) is None:
         if process.poll() is not None or time.monotonic() > end:
             said = layout.log.read_text(errors="replace").splitlines()[-_QUOTED_LINES:]
-            teardown.sweep(layout, keep_files=True)
             raise RackproofError(
                 f"the daemon of virtual rack {layout.rack} did not come up:\n  " + "\n  ".join(said),
                 f"the whole log is {layout.log}",

@@ -50,5 +50,5 @@ def require_root() -> None:
     if os.geteuid() != 0:
         raise UsageError(
             "a virtual rack needs root: network namespaces, systemd-nspawn machines, loop devices",
-            "run the same command with sudo; without root, `rackproof virtual demo --in-process` shows the pipeline",
+            "run the same command with sudo; README.md says what works without root",
         )

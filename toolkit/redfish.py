@@ -342,6 +342,8 @@ def _bounded_adapter() -> HTTPAdapter:
                 raise ConnectionError(error) from error
             finally:
                 response.close()
+                # sushy asks the BMC to close every connection. Kept in the pool, the next request may meet the moment.
+                self.close()
             response.raw = io.BytesIO(body)
             return response
 

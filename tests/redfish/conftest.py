@@ -88,6 +88,7 @@ class Service(ThreadingHTTPServer):
         self.documents = documents()
         self.raw: dict[str, Iterator[bytes]] = {}
         self.drops = 0
+        self.connections: set[int] = set()
         self.forgets_boot = False
         self.asked: list[tuple[str, str, Any]] = []
 
@@ -121,6 +122,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _begin(self) -> bool:
         size = int(self.headers.get("Content-Length") or 0)
+        self.server.connections.add(self.client_address[1])
         self.server.asked.append((self.command, self.path, json.loads(self.rfile.read(size) or b"null")))
         if self.server.drops > 0:
             self.server.drops -= 1

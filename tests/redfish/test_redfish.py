@@ -74,6 +74,14 @@ def test_a_bmc_that_accepts_and_says_nothing_is_known_in_ten_seconds(ca):
     assert time.monotonic() - begin < 10
 
 
+def test_no_connection_is_used_twice(service, ca):
+    """We ask the BMC to close each; a request on one that is about to be closed is lost now and then."""
+    client = connect(service.bmc, LOGIN, ca)
+    for _ in range(30):
+        client.boot_once_from_network()
+    assert len(service.connections) == len(service.asked)
+
+
 def test_reset_is_asked_exactly_once(service, ca):
     """Also when the answer is lost: two restarts are not one."""
     client = connect(service.bmc, LOGIN, ca)

@@ -366,10 +366,13 @@ def test_sigkill_of_the_controller_takes_ansible_with_it(settings: Settings, rac
     argv = [sys.executable, "-c", CONTROLLER, repository, str(tmp_path / "pickle")]
     controller = subprocess.Popen(argv)
     wait_for(lambda: len(processes_with("sleep 4715")) >= 2)
-    assert processes_with("playbook", str(settings.home))
+    (running, *_) = processes_with("lifeline.py", str(settings.home))
+    scratch = next(Path(word).parent for word in running.split() if word.endswith("/lifeline"))
+    assert scratch.is_dir()
     os.kill(controller.pid, signal.SIGKILL)
     controller.wait()
     wait_for(lambda: not processes_with(str(settings.home)))
+    assert not scratch.exists()
 
 
 def processes_with(*words: str) -> list[str]:

@@ -4,10 +4,11 @@ Started by file name with an isolated interpreter (standard library only):
 
     python -I -S lifeline.py FIFO CONTROLLER_PID SECONDS COMMAND ...
 
-The controller holds FIFO open for writing. The kernel closes it when the controller dies, also by SIGKILL. Killing
-the process group would not do: the workers of ansible-playbook and the masters of ssh live in sessions of their own.
-So this process adopts orphans (PR_SET_CHILD_SUBREAPER) and kills what descends from it, and it does that at a normal
-end too: no ssh master stays behind to be found dead after the node rebooted.
+The controller holds FIFO open for writing, in a scratch folder that dies with it. The kernel closes it when the
+controller dies, also by SIGKILL. Killing the process group would not do: the workers of ansible-playbook and the
+masters of ssh live in sessions of their own. So this process adopts orphans (PR_SET_CHILD_SUBREAPER) and kills what
+descends from it, and it does that at a normal end too: no ssh master stays behind to be found dead after the node
+rebooted.
 
 Exit status: the command's; TIME_OVER; LET_GO. Linux >= 5.3 (pidfd_open).
 """
@@ -17,6 +18,7 @@ from __future__ import annotations
 import ctypes
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -51,6 +53,8 @@ def main(arguments: list[str]) -> int:
         return _watch(line, float(seconds), argv, prctl)
     finally:
         _kill_descendants()
+        if os.getppid() != int(controller_pid):  # nobody is left to clear away what tasks wrote for their modules
+            shutil.rmtree(Path(fifo).parent, ignore_errors=True)
 
 
 def _watch(line: int, seconds: float, argv: list[str], prctl: Callable[..., int]) -> int:

@@ -7,14 +7,14 @@ start, so a controller that was killed finds it again and neither starts a secon
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from burnin.record import Artifact, End, Measured, Outcome, Progress, Record, RecordError, Start, WorkloadEnded, load
 from toolkit.errors import UndecidedError, UnreachableError
 from toolkit.judge.evidence import Measurement, Subject
-from toolkit.ledger import EventKind, Run
+from toolkit.ledger import Event, EventKind, Run
 from toolkit.rack.gate import Scope
 from toolkit.rack.lifecycle import Stage
 from toolkit.rack.model import Unit
@@ -56,14 +56,15 @@ def _remote_digest(context: Context, node: Unit) -> str:
 
 
 def _start(context: Context, node: Unit, run: Run) -> str:
-    """The id of the burn-in on the node: the one on record if it was never fetched, else a new one, recorded first."""
+    """The id of the burn-in on the node: the one on record unless it came to no good end, else a new one."""
     rack = context.rack.name
     begun = context.ledger.find(rack, node.name, EventKind.INTENT, "burnin")
     fetched = context.ledger.find(rack, node.name, EventKind.OBSERVED, "burnin")
     joined = context.ledger.node_states(rack)[node.name].event
-    resumable = begun and begun.id > joined and (fetched is None or fetched.id < begun.id)
+    poor = fetched is not None and begun is not None and fetched.id > begun.id and not _details(fetched)["complete"]
+    resumable = begun is not None and begun.id > joined and not poor
     if begun and resumable:
-        identity = str(begun.body["details"]["id"])
+        identity = str(_details(begun)["id"])
     else:
         identity = f"{rack}-{node.name}-{run.attempt}"
         context.ledger.intent(rack, node.name, "burnin", {"id": identity, "suite": context.rack.profile.suite})
@@ -77,6 +78,11 @@ def _start(context: Context, node: Unit, run: Run) -> str:
         said = (answer.stderr or answer.stdout)[:300].decode("utf-8", "replace")
         raise UndecidedError(f"burn-in on {node.name} did not start: {said.strip()}", f"rackproof bringup {rack}")
     return identity
+
+
+def _details(event: Event) -> Mapping[str, object]:
+    details = event.body["details"]
+    return details if isinstance(details, dict) else {}
 
 
 def _is_active(context: Context, node: Unit, identity: str) -> bool:
@@ -153,12 +159,13 @@ def _keep(context: Context, node: Unit, run: Run, identity: str, followed: _Foll
     kept = {"records": origin} | {a.name: _fetch(context, node, identity, a) for a in _artifacts(followed)}
     ledger.record_measurements(run, tuple(_measurements(node, run.id, origin, followed.records)))
     end = followed.end
-    ledger.observed(rack, node.name, "burnin", {"id": identity, "artifacts": kept, "ended": end is not None})
+    missing = [w for w in end.planned if w not in end.ended] if end else []
+    complete = end is not None and bool(end.planned) and not missing
+    ledger.observed(rack, node.name, "burnin", {"id": identity, "artifacts": kept, "complete": complete})
     again = f"rackproof bringup {rack}"
     if end is None:
         return error("BURNIN_CUT", f"burn-in {identity} on {node.name} has no end: it died or ran out of time", again)
-    missing = [w for w in end.planned if w not in end.ended]
-    if missing or not end.planned:
+    if not complete:
         return error(
             "BURNIN_INCOMPLETE", f"burn-in {identity} did not end: {', '.join(missing) or 'nothing planned'}", again
         )

@@ -80,7 +80,7 @@ class InProcessRack:
     def site(self) -> ProvisionSite:
         """The real provisioning folder, with all that the nodes had to say posted."""
         for node in self.rack.nodes:
-            self._post(node.name)
+            self.post(node.name)
         return ProvisionSite(self.settings.provision, self.rack.provision_url)
 
     @property
@@ -115,7 +115,8 @@ class InProcessRack:
         folder = self.folder / node / "files/var/lib/rackproof/burnin"
         return tuple(sorted(p.name for p in folder.iterdir())) if folder.exists() else ()
 
-    def _post(self, node: str) -> None:
+    def post(self, node: str) -> None:
+        """Posts what the node had to say and has not said yet."""
         for token, line in self.machine(node).reports.items():
             path = self.settings.provision / "reports" / f"{token}.jsonl"
             if not path.exists():
@@ -299,6 +300,7 @@ class _Bmc:
                 machine.disk_writes += 1
                 machine.played = []
                 machine.reports[script["deploy.token"]] = self._report(script, machine.disk_writes)
+        self.lab.post(self.node.name)
 
     def _alive(self) -> None:
         if self.lab.fault(self.node.name, FaultKind.BMC_DEAD):

@@ -53,7 +53,7 @@ class Settings:
         return self.home / "secrets" / site
 
     def site_variables(self, site: str) -> Path:
-        """Role variables of a site (package sources, NTP servers, ...) as Ansible reads them; not secret; may be absent."""
+        """Role variables of a site (package sources, ...) as Ansible reads them; not secret; may be absent."""
         return self.home / "sites" / f"{site}.yml"
 
     def pool(self, site: str) -> Path:

@@ -10,6 +10,8 @@ ERROR_CODES = {
     "DISK_SERIAL_MISMATCH": "The disk is not the planned one. Nothing was written. Correct the rack file or the disk.",
     "IMAGE_HASH_MISMATCH": "What the image server sent is not the image: the server, its disk or the path is at fault, "
     "not the node. The disk's first MiB was wiped, so that nothing half-written boots.",
+    "IMAGE_FAILED": "The deploy ramdisk gave up (download, disk write or seed), or the first boot reported another "
+    "image than the planned one. The message has its words; run bringup again.",
     "IMAGE_TIMEOUT": "The node did not report in time. Look at its console; then run bringup again.",
     "NODE_UNREACHABLE": "No answer over SSH. Never a verdict on the hardware, never a pass. Run bringup again.",
     "PLAYBOOK_FAILED": "A task failed on the node. The message names it; the run's folder has its output.",

@@ -85,7 +85,9 @@ def certificate_view(verified: Verified) -> RenderableType:
     table.add_row("rack", printable(f"{verified.rack}: {verified.result}, {coverage}"))
     table.add_row("in force", f"{verified.issued_at:%Y-%m-%d %H:%M}Z to {verified.expires_at:%Y-%m-%d %H:%M}Z")
     for facts in verified.fingerprint.nodes:
-        table.add_row("certified", printable(f"{facts.node}  {facts.serial}  {len(facts.gpus)} GPUs, driver {facts.driver}"))
+        table.add_row(
+            "certified", printable(f"{facts.node}  {facts.serial}  {len(facts.gpus)} GPUs, driver {facts.driver}")
+        )
     for node, reason in verified.left_out:
         table.add_row("left out", Text(printable(f"{node}: {reason}"), "yellow"))
     for words in verified.not_verified:

@@ -48,7 +48,9 @@ def why(rack: str, standing: Standing, events: tuple[Event, ...]) -> Why:
 
 
 def _evidence(events: tuple[Event, ...]) -> tuple[str, ...]:
-    lines = [line for event in events for line in _lines(event)]
+    # Findings first: what was read comes after what was found in it.
+    ordered = sorted(events, key=lambda event: event.kind != EventKind.JUDGED)
+    lines = [line for event in ordered for line in _lines(event)]
     return tuple(lines[:SHOWN]) + ((f"and {len(lines) - SHOWN} more",) if len(lines) > SHOWN else ())
 
 

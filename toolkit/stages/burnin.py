@@ -11,7 +11,19 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from burnin.record import Artifact, End, Measured, Outcome, Progress, Record, RecordError, Start, WorkloadEnded, load
+from burnin.record import (
+    MAX_LINE_BYTES,
+    Artifact,
+    End,
+    Measured,
+    Outcome,
+    Progress,
+    Record,
+    RecordError,
+    WorkloadEnded,
+    attempts,
+    load,
+)
 from toolkit.errors import UndecidedError, UnreachableError
 from toolkit.judge.evidence import Measurement, Subject
 from toolkit.ledger import Event, EventKind, Run
@@ -71,8 +83,9 @@ def _start(context: Context, node: Unit, run: Run) -> str:
     if _is_active(context, node, identity):
         return identity
     unit = [f"--unit=rackproof-burnin-{identity}", "--collect", "--quiet", "--property=KillMode=control-group"]
-    suite = ["--run", identity, "--suite", context.rack.profile.suite, "--out", f"{FOLDER}/{identity}"]
-    argv = ["systemd-run", *unit, "/usr/bin/python3", REMOTE, "run", *suite]
+    profile = context.rack.profile
+    suite = ["--run", identity, "--suite", profile.suite, "--gpus", str(profile.gpus_per_node)]
+    argv = ["systemd-run", *unit, "/usr/bin/python3", REMOTE, "run", *suite, "--out", f"{FOLDER}/{identity}"]
     answer = context.hands.shell.run(node, argv, COMMAND_SECONDS)
     if answer.status != 0:
         said = (answer.stderr or answer.stdout)[:300].decode("utf-8", "replace")
@@ -92,26 +105,31 @@ def _is_active(context: Context, node: Unit, identity: str) -> bool:
 
 @dataclass(slots=True)
 class _Followed:
-    """What the node wrote so far."""
+    """What the node wrote so far: whole lines only. A last line without its end may be cut off and written anew."""
 
     raw: bytearray = field(default_factory=bytearray)
-    parsed: int = 0
     records: list[Record] = field(default_factory=list)
 
     def take(self, more: bytes) -> list[Record]:
         """New records of the whole lines in `more`. Raises RecordError on anything that is not one."""
-        self.raw += more
-        end = self.raw.rfind(b"\n") + 1
-        text = self.raw[self.parsed : end].decode("utf-8", "replace")
-        self.parsed = end
-        fresh = list(load(text.splitlines()))
+        whole = more[: more.rfind(b"\n") + 1]
+        if not whole and len(more) > MAX_LINE_BYTES:
+            raise RecordError(f"line over {MAX_LINE_BYTES} bytes")
+        self.raw += whole
+        fresh = list(load(whole.decode("ascii", "replace").split("\n")))
         self.records += fresh
         return fresh
 
     @property
+    def last(self) -> list[Record]:
+        """Records of the last attempt: one that was cut measured what counts no more."""
+        found = attempts(self.records)
+        return found[-1] if found else []
+
+    @property
     def end(self) -> End | None:
-        """The end record, if it came."""
-        return next((r for r in reversed(self.records) if isinstance(r, End)), None)
+        """The end record of the last attempt, if it came."""
+        return next((r for r in reversed(self.last) if isinstance(r, End)), None)
 
 
 def _follow(context: Context, node: Unit, identity: str, suite: str) -> _Followed:
@@ -126,13 +144,14 @@ def _follow(context: Context, node: Unit, identity: str, suite: str) -> _Followe
                 f"look at {path} on the node",
             )
         try:
-            _show(context, node, followed.take(more))
+            fresh = followed.take(more)
         except RecordError as problem:
             context.ledger.artifacts.put(bytes(followed.raw))
             raise UndecidedError(
                 f"burn-in records of {node.name}: {problem}", f"look at {path} on the node"
             ) from problem
-        if not more:
+        _show(context, node, fresh)
+        if not fresh:
             silent = 0 if _is_active(context, node, identity) else silent + 1
             context.sleep(POLL_SECONDS)
     return followed
@@ -157,7 +176,7 @@ def _keep(context: Context, node: Unit, run: Run, identity: str, followed: _Foll
     ledger, rack = context.ledger, context.rack.name
     origin = ledger.artifacts.put(bytes(followed.raw))
     kept = {"records": origin} | {a.name: _fetch(context, node, identity, a) for a in _artifacts(followed)}
-    ledger.record_measurements(run, tuple(_measurements(node, run.id, origin, followed.records)))
+    ledger.record_measurements(run, tuple(_measurements(node, run.id, origin, followed.last)))
     end = followed.end
     missing = [w for w in end.planned if w not in end.ended] if end else []
     complete = end is not None and bool(end.planned) and not missing
@@ -169,13 +188,13 @@ def _keep(context: Context, node: Unit, run: Run, identity: str, followed: _Foll
         return error(
             "BURNIN_INCOMPLETE", f"burn-in {identity} did not end: {', '.join(missing) or 'nothing planned'}", again
         )
-    poor = [r for r in followed.records if isinstance(r, WorkloadEnded) and r.outcome is not Outcome.COMPLETED]
+    poor = [r for r in followed.last if isinstance(r, WorkloadEnded) and r.outcome is not Outcome.COMPLETED]
     told = "; ".join(f"{r.workload}{'' if r.gpu is None else f' gpu{r.gpu}'} {r.outcome.value}" for r in poor[:8])
     return passed(told or f"{len(followed.records)} records")
 
 
 def _artifacts(followed: _Followed) -> list[Artifact]:
-    return [r for r in followed.records if isinstance(r, Artifact)][:64]
+    return [r for r in followed.last if isinstance(r, Artifact)][:64]
 
 
 def _fetch(context: Context, node: Unit, identity: str, artifact: Artifact) -> str:
@@ -198,9 +217,6 @@ def _fetch(context: Context, node: Unit, identity: str, artifact: Artifact) -> s
 
 
 def _measurements(node: Unit, run: str, origin: str, records: Iterable[Record]) -> Iterable[Measurement]:
-    started = [r for r in records if isinstance(r, Start)]
-    if len(started) != 1:
-        return  # records of no run, or of two: none of them can be told apart
     for record in records:
         if isinstance(record, Measured):
             subject = _subject(node, record)

@@ -29,7 +29,7 @@ from toolkit.virtual.supplies import stock
 
 RACK = "demo"
 FAULTS = (
-    (Fault(FaultKind.ECC_DRIP, "node2", gpu=3), "HBM errors that grow under load"),
+    (Fault(FaultKind.ECC_DRIP, "node2", gpu=3, value=0.02), "HBM errors that grow under load"),
     (Fault(FaultKind.BAD_IMAGE, "node3", value=1), "the image server flips a byte in the first download"),
     (Fault(FaultKind.NVLINK_LANE_DOWN, "node4", gpu=5, link=7), "an NVLink is down"),
     (Fault(FaultKind.BMC_DEAD, "node5"), "the BMC does not answer"),

@@ -296,10 +296,7 @@ class _Bmc:
             from_network, machine.boot_once = machine.boot_once, False
             script = self._script() if from_network else {}
             if script:
-                machine.image = script["deploy.sha256"]
-                machine.disk_writes += 1
-                machine.played = []
-                machine.reports[script["deploy.token"]] = self._report(script, machine.disk_writes)
+                self._deploy(machine, script)
         self.lab.post(self.node.name)
 
     def _alive(self) -> None:
@@ -313,14 +310,18 @@ class _Bmc:
         words = path.read_text().split() if path.exists() else []
         return {w.split("=", 1)[0]: w.split("=", 1)[1] for w in words if w.startswith("deploy.")}
 
-    def _report(self, script: Mapping[str, str], writes: int) -> str:
-        """What ramdisk or first boot has to say at the end, as the line the server appends."""
+    def _deploy(self, machine: _Machine, script: Mapping[str, str]) -> None:
+        """What the ramdisk does to the disk, and what it or the first boot then has to say."""
+        machine.disk_writes += 1
+        machine.played = []
         told: dict[str, object] = {"event": "booted", "serial": self.node.serial, "image": script["deploy.sha256"]}
-        fault = self.lab.fault(self.node.name, FaultKind.BAD_IMAGE)
-        if fault and (fault.value or 0) >= writes:
-            told = {"event": "hash_mismatch", "expected": script["deploy.sha256"], "found": "0" * 64}
         told["host_key"] = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI" + "A" * 43
-        return json.dumps(told) + "\n"
+        machine.image = script["deploy.sha256"]
+        fault = self.lab.fault(self.node.name, FaultKind.BAD_IMAGE)
+        if fault and (fault.value or 0) >= machine.disk_writes:
+            told = {"event": "hash_mismatch", "expected": script["deploy.sha256"], "found": "0" * 64}
+            machine.image, machine.power = "", Power.OFF.value
+        machine.reports[script["deploy.token"]] = json.dumps(told) + "\n"
 
 
 def _write_whole(path: Path, text: str) -> None:

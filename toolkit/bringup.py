@@ -22,7 +22,7 @@ from toolkit.ledger.holder import this_process
 from toolkit.rack.lifecycle import MOVE_AFTER, Move, NodeState, Outcome, Stage
 from toolkit.rack.model import Rack, Unit
 from toolkit.rack.plan import NodeStatus, Plan, Step, due, make_plan
-from toolkit.report.standing import Standing, standings, status_of
+from toolkit.report.standing import Standing, first_state, standings, status_of
 from toolkit.stages import admit, base, burnin, certify, image, infiniband, kubernetes, nvlink
 from toolkit.stages.context import Context, Progress, Result, StageRunner, Work, error
 
@@ -80,6 +80,7 @@ def bringup(
                 f"{rack.name} changed since this plan was made", f"look again: rackproof plan {rack.name}"
             )
         ledger.store_plan(rack.name, plan.digest, plan.canonical())
+        _enter_rented(ledger, rack)
         for step in plan.steps:
             began = context.clock()
             ready = _ready(ledger, rack, step)
@@ -130,6 +131,14 @@ def _close_interrupted(ledger: Ledger, rack: Rack) -> None:
                     run, Outcome.ERROR, code="INTERRUPTED", message="the run was cut off before it ended",
                     next=f"rackproof bringup {rack.name}",
                 )  # fmt: skip
+
+
+def _enter_rented(ledger: Ledger, rack: Rack) -> None:
+    """Nodes without a BMC enter at IMAGED: who imaged them is not for us to say, and the certificate tells so."""
+    known = ledger.node_states(rack.name)
+    rented = {n.name: first_state(n) for n in rack.nodes if n.bmc is None and n.name not in known}
+    if rented:
+        ledger.enter(rack.name, rented, "rented: it has no BMC that we may use")
 
 
 def _ready(ledger: Ledger, rack: Rack, step: Step) -> tuple[Unit, ...]:

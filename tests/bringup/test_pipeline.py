@@ -1,5 +1,7 @@
 """The real stages, end to end, over a rack of files: what becomes of each fault."""
 
+from dataclasses import replace
+
 import pytest
 from rehearsal import context_over, now, open_ledger
 
@@ -137,3 +139,21 @@ def test_no_stage_is_skipped(lab_of):
     with open_ledger(lab.settings) as ledger:
         stages = [run.stage for run in ledger.runs(lab.rack.name, "node1")]
     assert stages == list(Stage)
+
+
+def test_a_rented_node_enters_imaged_and_its_certificate_says_what_is_not_verified(lab_of):
+    """Nobody may touch its BMC: it is never imaged by us, and BIOS and BMC versions are not bound."""
+    lab = lab_of("demo-small")
+    units = tuple(replace(u, bmc=None) if u.name == "node2" else u for u in lab.rack.units)
+    lab = replace(lab, rack=replace(lab.rack, units=units))
+    with lab.changing("node2") as machine:
+        machine.power, machine.image = "On", "its owner's"
+    summary, _ = go(lab)
+    assert summary.exit_code == 0
+    assert lab.machine("node2").disk_writes == 0
+    issued = certificate(lab)
+    assert any("node2 is rented" in words for words in issued.not_verified)
+    assert not any("node1 is rented" in words for words in issued.not_verified)
+    rented = issued.fingerprint.node("node2")
+    assert rented is not None
+    assert "bmc" not in dict(rented.firmware)

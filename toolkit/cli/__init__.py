@@ -12,6 +12,7 @@ import click
 
 from toolkit import __version__
 from toolkit.errors import RackproofError, UndecidedError, UsageError
+from toolkit.report.text import printable
 
 # verb -> (module in this package, attribute, the one line that --help shows without loading the module)
 VERBS = {
@@ -67,7 +68,9 @@ def main() -> None:
     try:
         rackproof(standalone_mode=False)
     except RackproofError as failure:
-        click.echo(f"rackproof: {failure}", err=True)
+        # A message may quote a node: no line of it may move the cursor.
+        for line in f"rackproof: {failure}".splitlines():
+            click.echo(printable(line, 2000), err=True)
         sys.exit(failure.exit_code)
     except click.ClickException as wrong:
         wrong.show()

@@ -25,8 +25,8 @@ def verify(file: Path, keys: tuple[Path, ...], as_json: bool) -> None:
     from toolkit.cli.wiring import now
     from toolkit.report.terminal import certificate_view
 
-    trusted = trusted_keys(keys or (installed.load().keys / PUBLIC,))
-    verified = check(read_envelope(file), trusted, now())
+    envelope = read_envelope(file)
+    verified = check(envelope, trusted_keys(keys or (installed.load().keys / PUBLIC,)), now())
     emit(verified, as_json, lambda: certificate_view(verified))
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from toolkit.ledger import Ledger, NodeRow
 from toolkit.rack.lifecycle import NodeState, Outcome, Stage
-from toolkit.rack.model import Rack
+from toolkit.rack.model import Rack, Unit
 from toolkit.rack.plan import NodeStatus
 
 
@@ -32,12 +32,18 @@ class Standing:
 def standings(ledger: Ledger, rack: Rack) -> tuple[Standing, ...]:
     """Every node of the rack as designed, also those the ledger has never seen."""
     states = ledger.node_states(rack.name)
-    return tuple(_standing(ledger, rack.name, node.name, states.get(node.name)) for node in rack.nodes)
+    return tuple(_standing(ledger, rack.name, node, states.get(node.name)) for node in rack.nodes)
 
 
-def _standing(ledger: Ledger, rack: str, node: str, row: NodeRow | None) -> Standing:
+def first_state(node: Unit) -> NodeState:
+    """Where a node stands that the ledger has never seen: a rented one, without a BMC, comes with its image."""
+    return NodeState.PLANNED if node.bmc else NodeState.IMAGED
+
+
+def _standing(ledger: Ledger, rack: str, unit: Unit, row: NodeRow | None) -> Standing:
+    node = unit.name
     last = ledger.last_run(rack, node)
-    state = row.state if row else NodeState.PLANNED
+    state = row.state if row else first_state(unit)
     if row and state is NodeState.QUARANTINED and (last is None or last.finished is None or last.finished < row.since):
         (moved,) = ledger.events(rack, node, after=row.event - 1, limit=1)
         reason = str(moved.body.get("reason", ""))
@@ -59,6 +65,7 @@ def status_of(ledger: Ledger, rack: Rack) -> dict[str, NodeStatus]:
     for standing in standings(ledger, rack):
         row = states.get(standing.node)
         if row is None:
+            status[standing.node] = NodeStatus(standing.state)
             continue
         since = [r for r in ledger.runs(rack.name, standing.node) if r.event > row.event]
         passed = frozenset(r.stage for r in since if r.outcome is Outcome.PASSED)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -128,7 +128,7 @@ def _issue(context: Context, proven: dict[str, _Proven]) -> str:
         findings=tuple(f for p in proven.values() for f in p.findings),
         left_out=left_out,
         plan_digest=str(plans[-1].body["digest"]),
-        not_verified=NOT_VERIFIED,
+        not_verified=(*NOT_VERIFIED, *_rented(context, proven)),
     )
     statement = issue(grounds, context.clock(), rack.profile.certificate_lifetime, __version__)
     envelope = sign(statement, load_or_create(context.settings.keys, passphrase(os.environ)))
@@ -137,6 +137,11 @@ def _issue(context: Context, proven: dict[str, _Proven]) -> str:
     body = {"artifact": digest, "nodes": sorted(proven), "left_out": [node for node, _ in left_out]}
     ledger.append(NewEvent(EventKind.CERTIFICATE_ISSUED, rack.name, body=body, what=digest))
     return digest
+
+
+def _rented(context: Context, proven: Iterable[str]) -> list[str]:
+    bare = sorted(name for name in proven if context.rack.unit(name).bmc is None)
+    return [f"{name} is rented: its image, BIOS, BMC and slot are its owner's word" for name in bare]
 
 
 NOT_VERIFIED = (

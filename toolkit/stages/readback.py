@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from toolkit.facts.measure import measurements_of
 from toolkit.facts.probe import Fact, Probe, read
 from toolkit.judge.evidence import Measurement
-from toolkit.judge.locate import part
+from toolkit.judge.part import part
 from toolkit.judge.subjects import planned_subjects
 from toolkit.judge.verdict import Answer, Finding, Verdict, judge
 from toolkit.ledger import EventKind, NewEvent, Run

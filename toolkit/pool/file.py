@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import fcntl
-import os
-import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import yaml
 
+from toolkit.durable import write_whole
 from toolkit.errors import UndecidedError
 from toolkit.pool.model import PoolNode
 from toolkit.rack.document import Problems, parse
@@ -83,17 +82,7 @@ class FilePool:
     def _write(self, members: Mapping[str, PoolNode]) -> None:
         document = {"nodes": {name: _entry(members[name]) for name in sorted(members)}}
         text = _HEADER + yaml.safe_dump(document, sort_keys=False, width=110)
-        with tempfile.NamedTemporaryFile(dir=self._path.parent, prefix=".pool.", delete=False) as file:
-            try:
-                os.fchmod(file.fileno(), 0o644)
-                file.write(text.encode())
-                file.flush()
-                os.fsync(file.fileno())
-                Path(file.name).replace(self._path)
-            except BaseException:
-                with suppress(FileNotFoundError):
-                    Path(file.name).unlink()
-                raise
+        write_whole(self._path, text.encode())
 
 
 def _entry(node: PoolNode) -> dict[str, object]:

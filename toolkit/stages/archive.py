@@ -10,12 +10,12 @@ import importlib.metadata
 import importlib.util
 import io
 import os
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import burnin
+from toolkit.durable import write_whole
 from toolkit.errors import RackproofError
 
 _INTERPRETER = b"#!/usr/bin/env python3\n"
@@ -35,11 +35,7 @@ sys.exit(main())
 def build_archive(target: Path) -> str:
     """Write the archive to `target`, whole or not at all; returns its sha256. Raises RackproofError without pynvml."""
     content = _archive()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as stream:
-        stream.write(content)
-    Path(stream.name).chmod(0o755)
-    Path(stream.name).replace(target)
+    write_whole(target, content, 0o755)
     return hashlib.sha256(content).hexdigest()
 
 

@@ -6,16 +6,15 @@ Facts are read again here, so that what is judged is what stands there now; burn
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from threading import Lock
 
 from toolkit import __version__
 from toolkit.certificate.fingerprint import NodeFacts
 from toolkit.certificate.sign import load_or_create, passphrase, sign
 from toolkit.certificate.statement import Grounds, issue
+from toolkit.durable import write_whole
 from toolkit.errors import RackproofError
 from toolkit.facts.probe import PROBES
 from toolkit.judge.verdict import Answer, Finding, Verdict, merge
@@ -133,7 +132,7 @@ def _issue(context: Context, proven: dict[str, _Proven]) -> str:
     statement = issue(grounds, context.clock(), rack.profile.certificate_lifetime, __version__)
     envelope = sign(statement, load_or_create(context.settings.keys, passphrase(os.environ)))
     digest = ledger.artifacts.put(envelope)
-    _write(context.settings.certificate(rack.name), envelope)
+    write_whole(context.settings.certificate(rack.name), envelope)
     body = {"artifact": digest, "nodes": sorted(proven), "left_out": [node for node, _ in left_out]}
     ledger.append(NewEvent(EventKind.CERTIFICATE_ISSUED, rack.name, body=body, what=digest))
     return digest
@@ -150,12 +149,3 @@ NOT_VERIFIED = (
     "HBM was filled and read back over PCIe; no kernel swept it at full bandwidth",
     "no compute unit was checked for silent data corruption",
 )
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as aside:
-        aside.write(content)
-        aside.flush()
-        os.fsync(aside.fileno())
-    Path(aside.name).replace(path)

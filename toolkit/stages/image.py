@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import threading
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from toolkit.durable import write_whole
 from toolkit.errors import UndecidedError, UsageError
 from toolkit.ledger import EventKind, Ledger
 from toolkit.rack.lifecycle import Outcome, Stage
@@ -81,17 +81,11 @@ def pin(known_hosts: Path, host: Host, host_key: str) -> None:
     name = host.address if host.ssh_port == 22 else f"[{host.address}]:{host.ssh_port}"
     line = f"{name} {host_key}"
     with _PINNING:
-        known_hosts.parent.mkdir(parents=True, exist_ok=True)
         before = known_hosts.read_text().splitlines() if known_hosts.exists() else []
         others = [known for known in before if known.split(" ", 1)[0] != name]
         if [*others, line] == before:
             return
-        aside = known_hosts.with_name(f".{known_hosts.name}.new")
-        with aside.open("w") as file:
-            file.write("\n".join([*others, line, ""]))
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(known_hosts)
+        write_whole(known_hosts, "\n".join([*others, line, ""]).encode())
 
 
 def _means(context: Context, node: Unit) -> Means:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import re
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ from enum import StrEnum
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
+from toolkit.durable import write_whole
 from toolkit.errors import RackproofError, UsageError
 from toolkit.rack.model import Host, Unit
 
@@ -233,12 +233,12 @@ class ProvisionSite:
     def publish_seed(self, token: str, files: Mapping[str, SeedFile]) -> Seed:
         """See ImageSite."""
         packed = pack_seed(files)
-        _write(self._seed(token), packed)
+        write_whole(self._seed(token), packed)
         return Seed(f"{self.url}/seeds/{token}.tar", hashlib.sha256(packed).hexdigest())
 
     def publish_boot(self, node: Unit, script: str) -> None:
         """See ImageSite."""
-        _write(self._boot(node), script.encode())
+        write_whole(self._boot(node), script.encode())
 
     def withdraw(self, node: Unit, token: str) -> None:
         """See ImageSite."""
@@ -279,14 +279,3 @@ def _checked(token: str) -> str:
     if not _TOKEN.fullmatch(token):
         raise RackproofError(f"{token!r} is no attempt's token", "this is a defect of rackproof")
     return token
-
-
-def _write(path: Path, content: bytes) -> None:
-    """All of it or nothing, also for a reader that comes while it is written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.new")
-    with aside.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from burnin.record import End, GpuIdentity, Measured, Outcome, Record, Start, WorkloadEnded, dump
+from toolkit.durable import write_whole
 from toolkit.errors import UnreachableError
 from toolkit.pool.file import FilePool
 from toolkit.rack.model import Rack, Unit
@@ -108,7 +109,7 @@ class InProcessRack:
             machine = self.machine(node)
             yield machine
             kept = {name: getattr(machine, name) for name in machine.__slots__}
-            _write_whole(self.folder / node / "machine.json", json.dumps(kept))
+            write_whole(self.folder / node / "machine.json", json.dumps(kept).encode())
 
     def burnins(self, node: str) -> tuple[str, ...]:
         """Ids of the burn-ins the node ever began."""
@@ -120,7 +121,7 @@ class InProcessRack:
         for token, line in self.machine(node).reports.items():
             path = self.settings.provision / "reports" / f"{token}.jsonl"
             if not path.exists():
-                _write_whole(path, line)
+                write_whole(path, line.encode())
 
     # Playbooks
 
@@ -217,7 +218,7 @@ class InProcessRack:
         path = self.folder / node.name / "files" / out.lstrip("/") / "records.jsonl"
         if path.exists():
             return 0, ""
-        _write_whole(path, "".join(dump(record) for record in self._records(node, identity)))
+        write_whole(path, "".join(dump(record) for record in self._records(node, identity)).encode())
         return 0, ""
 
     def _records(self, node: Unit, identity: str) -> Iterator[Record]:
@@ -322,14 +323,6 @@ class _Bmc:
             told = {"event": "hash_mismatch", "expected": script["deploy.sha256"], "found": "0" * 64}
             machine.image, machine.power = "", Power.OFF.value
         machine.reports[script["deploy.token"]] = json.dumps(told) + "\n"
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """All of it or nothing, whenever the process is killed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.new")
-    aside.write_text(text)
-    aside.replace(path)
 
 
 def with_faults(lab: InProcessRack, *faults: Fault) -> InProcessRack:

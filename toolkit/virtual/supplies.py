@@ -9,6 +9,7 @@ from pathlib import Path
 
 import yaml
 
+from toolkit.durable import write_whole
 from toolkit.rack.model import Rack
 from toolkit.settings import Settings
 from toolkit.virtual.images import build_image, publish
@@ -46,8 +47,4 @@ def _write_site(path: Path, rack: Rack, repository: Path) -> None:
         "suites": ["./"],
         "key": (repository / "archive-key.asc").read_text(),
     }
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    aside = path.with_name(f".{path.name}.new")
-    aside.write_text(yaml.safe_dump({"package_repositories_sources": [source]}))
-    aside.chmod(0o600)
-    aside.replace(path)
+    write_whole(path, yaml.safe_dump({"package_repositories_sources": [source]}).encode(), 0o600)

@@ -1,6 +1,6 @@
-"""From a failed finding to the part a technician can pull. First depth: the part the gate names, with its serial.
+"""From a failed finding to the part a technician can pull: the one its gate names, with its serial.
 
-Locating by elimination (pairs, rails, third partners) builds on this.
+What a gate cannot name alone is narrowed down by elimination: `toolkit.judge.locate`.
 """
 
 from __future__ import annotations

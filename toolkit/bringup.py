@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from toolkit.errors import RackproofError, UndecidedError, UnreachableError
-from toolkit.ledger import Change, LeaseLostError, Ledger, LedgerError, Run
+from toolkit.ledger import Change, Event, EventKind, LeaseLostError, Ledger, LedgerError, Run
 from toolkit.ledger.holder import this_process
 from toolkit.rack.lifecycle import MOVE_AFTER, Move, NodeState, Outcome, Stage
 from toolkit.rack.model import Rack, Unit
@@ -93,6 +93,28 @@ def bringup(
     return Summary(
         rack.name, plan.goal, standings(ledger, rack), tuple(seconds), certificate if certificate.exists() else None
     )
+
+
+def lapse_expired(context: Context) -> tuple[str, ...]:
+    """Sends nodes whose certificate has expired back to JOINED, out of the pool first. Answers their names."""
+    with _driving(context) as driving:
+        ledger, rack = driving.ledger, driving.rack
+        issued = ledger.events(rack.name, kind=EventKind.CERTIFICATE_ISSUED, limit=100_000)
+        expires = {node: str(event.body["expires"]) for event in issued for node in _named(event)}
+        lapsed = []
+        for node, row in ledger.node_states(rack.name).items():
+            live = row.state in (NodeState.CERTIFIED, NodeState.ADMITTED)
+            if live and datetime.fromisoformat(expires[node]) <= driving.clock():
+                reason = f"certificate expired {expires[node]}"
+                driving.hands.pool.register(node, reason)
+                ledger.move(rack.name, node, Change(row.state, Move.LAPSE), reason)
+                lapsed.append(node)
+        return tuple(lapsed)
+
+
+def _named(event: Event) -> list[str]:
+    nodes = event.body["nodes"]
+    return nodes if isinstance(nodes, list) else []
 
 
 @contextmanager

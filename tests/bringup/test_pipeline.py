@@ -1,11 +1,12 @@
 """The real stages, end to end, over a rack of files: what becomes of each fault."""
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from rehearsal import context_over, now, open_ledger
 
-from toolkit.bringup import bringup
+from toolkit.bringup import bringup, lapse_expired
 from toolkit.certificate.sign import PUBLIC
 from toolkit.certificate.verify import trusted_keys, verify
 from toolkit.ledger import Change
@@ -157,3 +158,20 @@ def test_a_rented_node_enters_imaged_and_its_certificate_says_what_is_not_verifi
     rented = issued.fingerprint.node("node2")
     assert rented is not None
     assert "bmc" not in dict(rented.firmware)
+
+
+def test_a_node_whose_certificate_expired_leaves_the_pool_and_is_tested_again(lab_of):
+    """Evidence does not last: burn-in and certificate are renewed, the disk is left alone."""
+    lab = lab_of("demo-small")
+    go(lab)
+    lifetime = lab.rack.profile.certificate_lifetime
+    with open_ledger(lab.settings) as ledger:
+        assert lapse_expired(context_over(lab, ledger)) == ()
+        later = replace(context_over(lab, ledger), clock=lambda: now() + lifetime + timedelta(hours=1))
+        assert lapse_expired(later) == ("node1", "node2")
+        assert [member.admitted for member in lab.pool.nodes().values()] == [False, False]
+        assert {row.state for row in ledger.node_states(lab.rack.name).values()} == {NodeState.JOINED}
+    summary, _ = go(lab)
+    assert summary.exit_code == 0
+    assert lab.machine("node1").disk_writes == 1
+    assert len(lab.burnins("node1")) == 2

@@ -56,11 +56,14 @@ def _plain(made: Plan) -> dict[str, object]:
 def bringup(rack_name: str, goal: str, confirm: str | None, as_json: bool) -> None:
     """Bring RACK up. Run the same command again to resume; what passed is not repeated."""
     from toolkit.bringup import bringup as carry_out
+    from toolkit.bringup import lapse_expired
     from toolkit.report.standing import status_of
     from toolkit.report.terminal import Watch, plan_view, standings_view
 
     rack = rack_named(rack_name)
     with Watch(stderr()) as watch, context_of(rack, lambda p: watch.show(p.node, p.text, p.done)) as context:
+        for node in lapse_expired(context):
+            stderr().print(f"{node}: its certificate has expired; it is out of the pool until it passes again")
         made = make_plan(rack, status_of(context.ledger, rack), NodeState(goal))
         stderr().print(plan_view(made))
         if made.destructive and confirm != rack.name:

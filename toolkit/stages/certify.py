@@ -129,11 +129,15 @@ def _issue(context: Context, proven: dict[str, _Proven]) -> str:
         plan_digest=str(plans[-1].body["digest"]),
         not_verified=(*NOT_VERIFIED, *_rented(context, proven)),
     )
-    statement = issue(grounds, context.clock(), rack.profile.certificate_lifetime, __version__)
+    now = context.clock()
+    statement = issue(grounds, now, rack.profile.certificate_lifetime, __version__)
     envelope = sign(statement, load_or_create(context.settings.keys, passphrase(os.environ)))
     digest = ledger.artifacts.put(envelope)
     write_whole(context.settings.certificate(rack.name), envelope)
-    body = {"artifact": digest, "nodes": sorted(proven), "left_out": [node for node, _ in left_out]}
+    expires = (now + rack.profile.certificate_lifetime).isoformat()
+    body = {
+        "artifact": digest, "nodes": sorted(proven), "left_out": [node for node, _ in left_out], "expires": expires,
+    }  # fmt: skip
     ledger.append(NewEvent(EventKind.CERTIFICATE_ISSUED, rack.name, body=body, what=digest))
     return digest
 

@@ -47,7 +47,7 @@ EXPECTED = {
 
 def run(keep: bool) -> int:
     """Exit status 0 if every node ended as it should, 1 if not. Needs root."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     base = installed.load()
     settings = _fresh(base)
     rack = load_rack(RACK, settings.inventory)

@@ -11,9 +11,9 @@ import pytest
 
 from toolkit.errors import UsageError
 from toolkit.ledger import EventKind, Ledger, NewEvent
-from toolkit.ledger.dialect import dialect_of
 from toolkit.ledger.migrations import Migration, migrate, shipped
 from toolkit.ledger.store import Store
+from toolkit.ledger.url import dialect_of
 
 
 def test_a_second_opening_changes_nothing(opened, sql) -> None:

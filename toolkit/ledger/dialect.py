@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from toolkit.errors import RackproofError, UsageError
+from toolkit.errors import RackproofError
 
 BUSY_TIMEOUT_S = 30
 
@@ -71,20 +71,3 @@ class Dialect(Protocol):
     def has_tables(self) -> str:
         """A query that answers one row if the ledger's first table is there."""
         ...
-
-
-def dialect_of(url: str) -> Dialect:
-    """The dialect for a ledger URL: `sqlite:///ABSOLUTE/PATH` or `postgresql://...`. Raises UsageError."""
-    scheme = url.partition(":")[0]
-    if scheme == "sqlite":
-        from toolkit.ledger.sqlite import Sqlite
-
-        return Sqlite(url)
-    if scheme in ("postgresql", "postgres"):
-        from toolkit.ledger.postgresql import PostgreSql
-
-        return PostgreSql(url)
-    raise UsageError(
-        "the ledger URL has no scheme that is known",  # it may hold a password: never shown as it is
-        "set RACKPROOF_LEDGER to sqlite:///ABSOLUTE/PATH or postgresql://USER@HOST/DATABASE",
-    )

@@ -15,12 +15,12 @@ from toolkit.errors import RackproofError
 from toolkit.judge.evidence import Measurement
 from toolkit.ledger import events, holder, leases, nodes, runs
 from toolkit.ledger.artifacts import Artifacts
-from toolkit.ledger.dialect import dialect_of
 from toolkit.ledger.errors import ArtifactError
 from toolkit.ledger.events import Stamp
 from toolkit.ledger.migrations import migrate, shipped
 from toolkit.ledger.records import KEPT_KINDS, Body, Change, Event, EventKind, Lease, NewEvent, NodeRow, Run
 from toolkit.ledger.store import Session, Store
+from toolkit.ledger.url import dialect_of
 from toolkit.rack.lifecycle import Moved, NodeState, Outcome, Stage
 
 

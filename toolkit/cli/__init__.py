@@ -25,6 +25,7 @@ VERBS = {
     "quarantine": ("setaside", "quarantine", "Set a node aside and take it out of the pool."),
     "release": ("setaside", "release", "Let a repaired node start again from PLANNED."),
     "verify": ("proof", "verify", "Check a certificate, offline."),
+    "gates": ("gates", "gates", "Check gates against physics and what healthy hardware measured."),
     "parse": ("proof", "parse", "Parse a tool's output as rackproof would."),
     "inventory": ("inventory", "inventory", "Check rack files; serve as Ansible's dynamic inventory."),
     "virtual": ("virtual", "virtual", "A virtual rack to rehearse on."),

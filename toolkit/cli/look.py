@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import click
 
 from toolkit import settings as installed
 from toolkit.cli.output import emit, json_option
 from toolkit.cli.wiring import context_of, ledger_of, rack_named
 from toolkit.errors import UsageError
+from toolkit.judge.ceilings import Ceiling
 from toolkit.ledger import Event, EventKind, Ledger
+from toolkit.rack.gate import Gate
 from toolkit.rack.loading import list_racks, load_rack
 from toolkit.rack.model import Rack
 from toolkit.settings import Settings
@@ -115,29 +120,37 @@ def explain(code: str, as_json: bool) -> None:
     from rich.console import Group
     from rich.text import Text
 
-    from toolkit.rack.loading import list_profiles, load_profile
+    from toolkit.judge.lint import ceiling_of
+    from toolkit.rack.claims import load_skus, profile_claims
+    from toolkit.rack.loading import list_profiles
     from toolkit.report.codes import ERROR_CODES
 
     settings = installed.load()
     code = code.upper()
-    gates = [
-        (profile, gate)
+    skus = load_skus(settings.inventory)
+    gates: list[dict[str, Any]] = [
+        {"profile": profile, "gate": gate, "ceiling": ceiling_of(claim, skus)}
         for profile in list_profiles(settings.inventory)
-        for gate in load_profile(profile, settings.inventory).gates
+        for gate, claim in profile_claims(profile, settings.inventory)
         if gate.code == code
     ]
     if not gates and code not in ERROR_CODES:
         raise UsageError(f"no profile and no stage has a code {code}", "codes are shown by: rackproof status RACK")
-    shown = {"code": code, "meaning": ERROR_CODES.get(code, ""), "gates": [{"profile": p, "gate": g} for p, g in gates]}
+    shown = {"code": code, "meaning": ERROR_CODES.get(code, ""), "gates": gates}
 
     def view() -> Group:
         lines = [Text(f"{code}  {ERROR_CODES.get(code, '')}", "bold")]
-        for profile, gate in gates:
-            lines.append(
-                Text(f"{profile}: {gate.metric} must be {gate.operator.replace('_', ' ')} {gate.limit} {gate.unit}")
-            )
-            lines.append(Text(f"    after {gate.stage}; part: {gate.part}. {gate.why}"))
-            lines.append(Text(f"    source: {gate.source} ({gate.date})", "dim"))
+        for found in gates:
+            lines += [Text(line) for line in _explained(**found)]
         return Group(*lines)
 
     emit(shown, as_json, view)
+
+
+def _explained(profile: str, gate: Gate, ceiling: Ceiling | None) -> Iterator[str]:
+    limit = "a limit nobody has sourced yet: INCONCLUSIVE" if gate.limit is None else f"{gate.limit} {gate.unit}"
+    yield f"{profile}: {gate.metric} must be {gate.operator.replace('_', ' ')} {limit}"
+    yield f"    after {gate.stage}; part: {gate.part}. {gate.why}"
+    if ceiling:
+        yield f"    ceiling: {ceiling.formula}"
+    yield f"    source: {gate.source} ({gate.date})"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import hmac
 import json
 import secrets
@@ -17,6 +18,7 @@ import threading
 import uuid
 from collections.abc import Mapping
 from dataclasses import replace
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ from toolkit.virtual.firmware import BootEnabled, BootOverride, BootTarget, Phas
 _BODY_MAX_BYTES = 64 * 1024
 _SESSIONS_MAX = 16
 _TIMEOUT_S = 30.0
+_LINGER_S, _LINGER_MAX_BYTES = 0.5, 1024 * 1024
 _BIOS, _MANAGER = "HostBIOS_0", "HostBMC_0"
 _BOOT_PROGRESS = {
     Phase.OFF: "None",
@@ -186,6 +189,17 @@ class _Handler(BaseHTTPRequestHandler):
         except _Refused as refused:
             status, headers, content = refused.status, {}, refused.body
         self._send(status, headers, content)
+        if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+            self._linger()
+
+    def _linger(self) -> None:
+        """Reads on for a moment: a socket closed with unread bytes is reset, and the answer is lost with it."""
+        self.wfile.flush()
+        self.connection.settimeout(_LINGER_S)
+        left = _LINGER_MAX_BYTES
+        with contextlib.suppress(OSError):
+            while left > 0 and (more := self.rfile.read1(_BODY_MAX_BYTES)):
+                left -= len(more)
 
     def _get(self, _body: tree.Json) -> tuple[int, dict[str, str], tree.Json | None]:
         found = self.server.bmc.resource(self._path)
@@ -226,7 +240,11 @@ class _Handler(BaseHTTPRequestHandler):
         size = int(declared) if declared.isdecimal() else _BODY_MAX_BYTES + 1
         if size > _BODY_MAX_BYTES:
             self.close_connection = True  # what follows is not read
-            raise _Refused(413, "PayloadTooLarge", f"a request's body may have {_BODY_MAX_BYTES} bytes")
+            raise _Refused(
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+                "PayloadTooLarge",
+                f"a request's body may have {_BODY_MAX_BYTES} bytes",
+            )
         raw = self.rfile.read(size)
         try:
             body = json.loads(raw) if raw.strip() else {}

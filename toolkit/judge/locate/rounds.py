@@ -1,0 +1,265 @@
+"""The next round: disjoint tests, run in parallel, that tell most. None when more rounds cannot change the verdict.
+
+Suspects come first, each beside partners that are ruled out; of several ways to group them, the one with the greatest
+expected gain of information is taken. Endpoints that no suspect needs are screened where something is still open.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from toolkit.judge.locate.fabric import Block, Fabric, Plane, Test
+from toolkit.judge.locate.observation import CORRUPT, ERRORS, FIRST_LEVEL, LEVELS, SPREAD
+from toolkit.judge.locate.parts import SegmentKind
+from toolkit.judge.locate.posterior import Belief
+from toolkit.judge.locate.suspects import convicted
+
+_WORTH_A_TEST = 0.003  # probability from which on a segment gets a test of its own
+_MOST_SUSPECTS = 512
+_GROUPINGS = (1, 2, 4)  # suspects a test
+_TEST_COST = 0.002  # bits: of two rounds that tell the same, the one with fewer tests
+_NEVER_SURE = 0.9  # a suspect that is likely but lacks a second reading is still worth a test
+_MOST_READINGS = 12  # of one segment: noise that has not settled by then is not settled by one more
+_MOST_READINGS_SHARED = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """Tests that share no endpoint. Empty: the verdict stands. `gain_bits` is what they are expected to tell."""
+
+    tests: tuple[Test, ...]
+    gain_bits: float
+    reason: str
+
+
+def next_round(belief: Belief) -> Round:
+    """What to run next."""
+    proven = {s for s in belief.probability if convicted(belief, s)}
+    usable = _usable(belief, proven)
+    suspects = _suspects(belief, proven)
+    wanted = _endpoints_of(belief, suspects, usable)
+    best: tuple[float, list[Test]] = (0.0, [])
+    for size in _GROUPINGS:
+        tests = list(_group(belief, wanted, usable, size))
+        value = _gain(belief, suspects, tests)
+        if value - _TEST_COST * len(tests) > best[0] - _TEST_COST * len(best[1]):
+            best = (value, tests)
+    gain, focus = best
+    busy = {e for t in focus for e in t.members}
+    if focus:
+        busy |= {e for _, e in wanted}  # a suspect left over would only spoil a screen
+    screens = list(_screens(belief, usable, busy))
+    reason = f"{len(suspects)} suspects, {len(belief.open)} segments not ruled out" if focus or screens else "settled"
+    return Round((*focus, *screens), gain, reason)
+
+
+def _usable(belief: Belief, proven: set[int]) -> dict[Plane, frozenset[int]]:
+    """Endpoints whose tests no known fault spoils. A GPU that hangs or corrupts spoils those on its rail too."""
+    fabric = belief.evidence.fabric
+    fatal = {s for s in proven if belief.mode[s] >= CORRUPT}
+    usable = {}
+    for plane in Plane:
+        members = {e for b in fabric.blocks if b.plane is plane for e in b.members}
+        usable[plane] = frozenset(
+            e
+            for e in members
+            if not any(column[e] in proven for column in _columns(fabric, plane)) and fabric.gpu[e] not in fatal
+        )
+    return usable
+
+
+def _columns(fabric: Fabric, plane: Plane) -> tuple[tuple[int, ...], ...]:
+    """What an endpoint's test always crosses: its own segment first."""
+    if plane is Plane.NVLINK:
+        return fabric.gpu, fabric.node, fabric.switch
+    return fabric.attachment, fabric.node, fabric.leaf
+
+
+def _suspects(belief: Belief, proven: set[int]) -> dict[int, float]:
+    """Segments that are neither proven nor ruled out and may yet be told apart, likeliest first."""
+    found = [
+        (p, s)
+        for s, p in belief.probability.items()
+        if p >= _WORTH_A_TEST and s not in proven and _worth_reading(belief, s)
+    ]
+    found.sort(key=lambda pair: (-pair[0], pair[1]))
+    return {s: p for p, s in found[:_MOST_SUSPECTS]}
+
+
+def _worth_reading(belief: Belief, segment: int) -> bool:
+    """Whether another reading may change what is said of it. Shared segments are in many tests a round anyway."""
+    kind = belief.evidence.fabric.segments[segment].kind
+    most = _MOST_READINGS if kind in (SegmentKind.GPU, SegmentKind.ATTACHMENT) else _MOST_READINGS_SHARED
+    return len(belief.evidence.full.get(segment, ())) < most
+
+
+def _endpoints_of(
+    belief: Belief, suspects: dict[int, float], usable: dict[Plane, frozenset[int]]
+) -> list[tuple[Plane, int]]:
+    """Where the suspects are tested, likeliest first; an endpoint is tested on one plane a round."""
+    fabric = belief.evidence.fabric
+    at: dict[int, list[tuple[Plane, int]]] = defaultdict(list)
+    seen: dict[tuple[Plane, int], int] = defaultdict(int)
+    for observation in belief.evidence.observations:
+        for e in observation.test.members:
+            seen[observation.test.plane, e] += 1
+    columns = ((Plane.NVLINK, fabric.gpu), (Plane.RAIL, fabric.attachment), *((p, fabric.node) for p in Plane))
+    for plane, column in columns:
+        for e in sorted(usable[plane]):
+            if column[e] in suspects:
+                at[column[e]].append((plane, e))
+    wanted: dict[int, tuple[Plane, int]] = {}
+    for s in suspects:
+        # What is suspected on both planes is tested on the one that knows it least: that tells the two apart.
+        for where in sorted(at[s], key=lambda where: seen[where]):
+            known = wanted.setdefault(where[1], where)
+            if seen[where] < seen[known]:
+                wanted[where[1]] = where
+    return list(wanted.values())
+
+
+def _group(
+    belief: Belief, wanted: Sequence[tuple[Plane, int]], usable: dict[Plane, frozenset[int]], size: int
+) -> Iterator[Test]:
+    """Tests of `size` wanted endpoints and a partner that is ruled out; without such, of two wanted ones."""
+    fabric = belief.evidence.fabric
+    met = _met(belief)
+    asked = set(wanted)
+    for block in fabric.blocks:
+        here = [e for e in block.members if (block.plane, e) in asked]
+        if not here:
+            continue
+        taken = {e for _, e in wanted}
+        free = [e for e in block.members if e in usable[block.plane] and e not in taken]
+        free.sort(key=lambda e: _doubt(belief, block.plane, e))
+        yield from _fill(block.plane, here, free, met, size)
+
+
+def _fill(plane: Plane, here: list[int], free: list[int], met: dict[int, set[int]], size: int) -> Iterator[Test]:
+    left = list(here)
+    while left:
+        chosen, left = left[:size], left[size:]
+        if free:
+            strangers = [e for e in free if not met[chosen[0]] & {e}]
+            partner = (strangers or free)[0]
+            free.remove(partner)
+            chosen.append(partner)
+        while len(chosen) < 2 and left:
+            other = next((e for e in left if e not in met[chosen[0]]), left[0])
+            left.remove(other)
+            chosen.append(other)
+        if len(chosen) > 1:
+            yield Test(plane, tuple(sorted(chosen)))
+
+
+def _met(belief: Belief) -> dict[int, set[int]]:
+    """Who has been in a small test with whom: a third partner is one not met before."""
+    met: dict[int, set[int]] = defaultdict(set)
+    for observation in belief.evidence.observations:
+        members = observation.test.members
+        if len(members) <= 1 + max(_GROUPINGS):
+            for e in members:
+                met[e].update(members)
+    return met
+
+
+def _doubt(belief: Belief, plane: Plane, endpoint: int) -> tuple[int, float]:
+    """How little an endpoint is known to be good: whether it is still open, and its probability."""
+    fabric = belief.evidence.fabric
+    own = _columns(fabric, plane)[0][endpoint], fabric.node[endpoint]
+    return sum(s in belief.open for s in own), max(belief.probability.get(s, 0.0) for s in own)
+
+
+def _gain(belief: Belief, suspects: dict[int, float], tests: Sequence[Test]) -> float:
+    """Bits the tests are expected to tell: entropy of who is in which test, less what noise hides.
+
+    An approximation: the suspects are weighed as if one of them were the fault, and a level's power as for one reading.
+    """
+    total = sum(suspects.values())
+    if not tests or total <= 0:
+        return 0.0
+    crossed: dict[int, list[int]] = defaultdict(list)
+    for t, test in enumerate(tests):
+        for s in belief.evidence.fabric.path(test).full:
+            if s in suspects:
+                crossed[s].append(t)
+    mass: dict[tuple[int, ...], float] = defaultdict(float)
+    for s, p in suspects.items():
+        mass[tuple(crossed[s])] += min(p, _NEVER_SURE) * _power(belief.mode[s]) / max(total, 1.0)
+    rest = max(0.0, 1.0 - sum(m for key, m in mass.items() if key))
+    mass[()] = rest
+    return -sum(m * math.log2(m) for m in mass.values() if m > 0)
+
+
+def _power(mode: int) -> float:
+    """Chance that one reading shows the mode."""
+    if mode == ERRORS:
+        return 0.7
+    if FIRST_LEVEL <= mode < FIRST_LEVEL + len(LEVELS):
+        distance = (1.0 - LEVELS[mode - FIRST_LEVEL]) / SPREAD
+        return 0.5 * (1.0 + math.erf((distance - 2.0) / math.sqrt(2.0)))
+    return 0.9
+
+
+def _screens(belief: Belief, usable: dict[Plane, frozenset[int]], busy: set[int]) -> Iterator[Test]:
+    """Groups that rule out what is still open: first the plane where most has never been tested."""
+    fabric, evidence = belief.evidence.fabric, belief.evidence
+    lacking: dict[Plane, tuple[int, int]] = {}
+    for plane in Plane:
+        still = {s for b in fabric.blocks if b.plane is plane for s in _own(fabric, b) if s in belief.open}
+        lacking[plane] = (sum(s not in evidence.full for s in still), len(still))
+    for plane in sorted(Plane, key=lambda p: lacking[p], reverse=True):
+        for block in fabric.blocks:
+            if block.plane is plane and lacking[plane][1]:
+                yield from _screen(belief, block, usable[plane], busy)
+
+
+def _own(fabric: Fabric, block: Block) -> set[int]:
+    own = {column[e] for column in _columns(fabric, block.plane) for e in block.members} - {-1}
+    if block.plane is Plane.RAIL and fabric.spine >= 0 and len(block.rows) > 1:
+        own.add(fabric.spine)
+    return own
+
+
+def _screen(belief: Belief, block: Block, usable: frozenset[int], busy: set[int]) -> Iterator[Test]:
+    """The block's next pattern, for groups in which something is open. Adds to `busy`."""
+    fabric = belief.evidence.fabric
+    done = _patterns_done(belief, block)
+    for group in _pattern(block, done):
+        members = tuple(sorted(e for e in group if e in usable and e not in busy))
+        if len(members) < 2:
+            continue
+        test = Test(block.plane, members)
+        crossed = fabric.path(test).full
+        if any(s in belief.open and _worth_reading(belief, s) for s in crossed):
+            busy.update(members)
+            yield test
+
+
+def _patterns_done(belief: Belief, block: Block) -> int:
+    """How often the block was screened: readings of its least read member."""
+    evidence, fabric = belief.evidence, belief.evidence.fabric
+    column = _columns(fabric, block.plane)[0]
+    return min((len(evidence.full.get(column[e], ())) for e in block.members), default=0)
+
+
+def _pattern(block: Block, number: int) -> Iterable[Sequence[int]]:
+    """Groups of pattern 0 (rows), 1 (columns), 2 and on (diagonals): no two share a pair while they last."""
+    rows = block.rows
+    if number == 0 or len(rows) == 1:
+        return rows
+    width = max(len(r) for r in rows)
+    groups: list[list[int]] = [[] for _ in range(width)]
+    for r, row in enumerate(rows):
+        for c, e in enumerate(row):
+            groups[(c + (number - 1) * r) % width].append(e)
+    whole = [g for g in groups if len(g) > 1]
+    lonely = [e for g in groups if len(g) == 1 for e in g]
+    if lonely and whole:
+        whole[-1].extend(lonely)
+    elif len(lonely) > 1:
+        whole.append(lonely)
+    return whole

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
@@ -95,10 +95,6 @@ class Context:
     clock: Callable[[], datetime]
     sleep: Callable[[float], None]
     progress: Callable[[Progress], None]
-
-    def quiet(self) -> Context:
-        """The same without progress."""
-        return replace(self, progress=lambda _: None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import json
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -323,11 +323,6 @@ class _Bmc:
             told = {"event": "hash_mismatch", "expected": script["deploy.sha256"], "found": "0" * 64}
             machine.image, machine.power = "", Power.OFF.value
         machine.reports[script["deploy.token"]] = json.dumps(told) + "\n"
-
-
-def with_faults(lab: InProcessRack, *faults: Fault) -> InProcessRack:
-    """The same rack with these faults instead."""
-    return replace(lab, faults=list(faults))
 
 
 def publish_blank_image(settings: Settings, rack: Rack) -> None:

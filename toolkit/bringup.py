@@ -19,7 +19,7 @@ from pathlib import Path
 from toolkit.errors import RackproofError, UndecidedError, UnreachableError
 from toolkit.ledger import Change, Event, EventKind, LeaseLostError, Ledger, LedgerError, Run
 from toolkit.ledger.holder import this_process
-from toolkit.rack.lifecycle import MOVE_AFTER, Move, NodeState, Outcome, Stage
+from toolkit.rack.lifecycle import MOVE_AFTER, Move, NodeState, Outcome, Stage, reached
 from toolkit.rack.model import Rack, Unit
 from toolkit.rack.plan import NodeStatus, Plan, Step, due, make_plan
 from toolkit.report.standing import Standing, first_state, standings, status_of
@@ -52,9 +52,9 @@ class Summary:
 
     @property
     def exit_code(self) -> int:
-        """0 all at the goal, 1 some failed on evidence, 3 undecided."""
-        away = [e for e in self.nodes if e.state is not self.goal]
-        if not away:
+        """0 all at the goal or past it, 1 some failed on evidence, 3 undecided; a rack without nodes proved nothing."""
+        away = [e for e in self.nodes if not reached(e.state, self.goal)]
+        if self.nodes and not away:
             return 0
         return 1 if any(e.state is NodeState.QUARANTINED for e in away) else UndecidedError.exit_code
 

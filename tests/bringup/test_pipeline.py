@@ -55,6 +55,8 @@ def test_a_healthy_rack_is_admitted_with_a_whole_certificate(lab_of):
         (Fault(FaultKind.BMC_DEAD, "node2"), PLANNED, "BMC_UNREACHABLE"),
         (Fault(FaultKind.BAD_IMAGE, "node2", value=9), PLANNED, "IMAGE_HASH_MISMATCH"),
         (Fault(FaultKind.NCCL_HANG, "node2"), NodeState.JOINED, "EVIDENCE_INCONCLUSIVE"),
+        (Fault(FaultKind.FABRIC_MANAGER_SKEW, "node2"), NodeState.CONFIGURED, "FABRIC_MANAGER_SKEW"),
+        (Fault(FaultKind.WRONG_TRANSPORT, "node2"), NodeState.JOINED, "NCCL_WRONG_TRANSPORT"),
     ],
     ids=lambda value: value.kind.value if isinstance(value, Fault) else None,
 )

@@ -80,6 +80,17 @@ def test_a_goal_short_of_admission_stops_there():
     assert [s.stage for s in plan.steps] == [Stage.IMAGE, Stage.BASE]
 
 
+@given(STATUS, st.sampled_from([*STAGES_OF, NodeState.ADMITTED]))
+def test_nothing_past_the_goal_is_planned_for_anybody(status, goal):
+    """A node that is past the goal already is held; no stage that leads beyond it is in the plan."""
+    way = [*STAGES_OF, NodeState.ADMITTED]
+    allowed = {stage for state in way[: way.index(goal)] for stage in STAGES_OF[state]}
+    plan = make_plan(RACK, status, goal)
+    assert {s.stage for s in plan.steps} <= allowed
+    stepped = {t.node for s in plan.steps for t in s.targets}
+    assert not [n for n, now in status.items() if n in stepped and way.index(now.state) >= way.index(goal)]
+
+
 def test_a_plan_does_not_change():
     """It is frozen: what was shown is what is run."""
     with pytest.raises(AttributeError):

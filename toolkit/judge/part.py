@@ -5,8 +5,25 @@ What a gate cannot name alone is narrowed down by elimination: `toolkit.judge.lo
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from toolkit.judge.verdict import Finding
 from toolkit.rack.model import Unit
+
+# Config before hardware: a known misconfiguration is ruled out before a part is blamed. Too little evidence blames
+# nobody, and hides no part that failed.
+SOFTWARE, EVIDENCE = "software", "evidence"
+_RANK = {SOFTWARE: 0, EVIDENCE: 2}
+
+
+def first_cause(failed: Iterable[Finding]) -> Finding:
+    """The failed finding to act on first. ValueError if there is none."""
+    return min(failed, key=lambda finding: _RANK.get(finding.gate.part, 1))
+
+
+def blames_hardware(finding: Finding) -> bool:
+    """Whether a failed finding speaks of something that can be pulled."""
+    return finding.gate.part not in _RANK
 
 
 def part(finding: Finding, node: Unit, gpu_serials: dict[int, str]) -> str:

@@ -38,7 +38,8 @@ class Gate:
     unit      unit the limit is in; a measurement in another unit is INCONCLUSIVE, never converted
     stage     stage whose evidence it reads: nvlink, infiniband, kubernetes, burnin, ...
     limit     None means nobody has sourced one yet: the answer is INCONCLUSIVE
-    part      what a technician pulls when it fails: gpu, tray, cable, hca, ...
+    part      what a technician pulls when it fails: gpu, tray, cable, hca, ...; `software` where it is ours to
+              configure and nothing is pulled; `evidence` where too little was measured to say
     why       one sentence an operator reads
     source    document or measurement the limit comes from, with its date
     """

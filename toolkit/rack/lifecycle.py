@@ -107,6 +107,12 @@ MOVE_AFTER: dict[Stage, Move | None] = {
 }
 
 
+def reached(state: NodeState, goal: NodeState) -> bool:
+    """Whether a node in `state` is at `goal` or past it on the way to ADMITTED."""
+    way = (*STAGES_OF, NodeState.ADMITTED)
+    return state in way and goal in way and way.index(state) >= way.index(goal)
+
+
 @dataclass(frozen=True, slots=True)
 class Moved:
     """One move a node made, for its story."""

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-from toolkit.rack.lifecycle import MOVE_AFTER, MOVES, STAGES_OF, NodeState, Stage
+from toolkit.rack.lifecycle import MOVE_AFTER, MOVES, STAGES_OF, NodeState, Stage, reached
 from toolkit.rack.model import Rack
 
 
@@ -81,7 +81,7 @@ def make_plan(rack: Rack, status: Mapping[str, NodeStatus], goal: NodeState = No
     held: list[Held] = []
     for node in rack.nodes:
         now = status.get(node.name, NodeStatus())
-        if now.state is goal or now.state not in STAGES_OF:
+        if reached(now.state, goal) or now.state not in STAGES_OF:
             held.append(Held(node.name, now.state, _why_held(node.name, now, goal)))
             continue
         for stage, why in _way(now, goal):
@@ -110,8 +110,8 @@ def _way(now: NodeStatus, goal: NodeState) -> list[tuple[Stage, str]]:
 
 
 def _why_held(node: str, now: NodeStatus, goal: NodeState) -> str:
-    if now.state is goal:
-        return "at its goal"
+    if reached(now.state, goal):
+        return "at its goal" if now.state is goal else f"past its goal {goal}"
     if now.state is NodeState.QUARANTINED:
         return f"{now.reason or 'set aside'}; after the repair: rackproof release {node}"
     return now.reason or "out of the rack"

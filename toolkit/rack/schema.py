@@ -23,7 +23,8 @@ from toolkit.rack.metric import Unit as MetricUnit
 from toolkit.rack.model import LinkKind, Mode, UnitKind
 
 PARTS = (
-    "gpu", "tray", "switch_tray", "cable", "cartridge", "optic", "hca", "leaf_port", "slot", "cooling", "software",
+    "gpu", "tray", "switch_tray", "cable", "cartridge", "optic", "hca", "leaf_port", "slot", "cooling",
+    "software", "evidence",
 )  # fmt: skip
 _DURATION = re.compile(r"([1-9]\d{0,3})([mhd])")
 

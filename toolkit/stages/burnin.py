@@ -20,6 +20,7 @@ from burnin.record import (
     Progress,
     Record,
     RecordError,
+    Start,
     WorkloadEnded,
     attempts,
     load,
@@ -176,6 +177,11 @@ def _keep(context: Context, node: Unit, run: Run, identity: str, followed: _Foll
     ledger, rack = context.ledger, context.rack.name
     origin = ledger.artifacts.put(bytes(followed.raw))
     kept = {"records": origin} | {a.name: _fetch(context, node, identity, a) for a in _artifacts(followed)}
+    strangers = {r.run for r in followed.last if isinstance(r, Start)} - {identity}
+    if strangers:
+        raise UndecidedError(
+            f"burn-in {identity} on {node.name}: its records are of run {', '.join(strangers)}", "look at the node"
+        )
     ledger.record_measurements(run, tuple(_measurements(node, run.id, origin, followed.last)))
     end = followed.end
     missing = [w for w in end.planned if w not in end.ended] if end else []

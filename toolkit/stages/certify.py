@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Lock
 
 from toolkit import __version__
@@ -44,7 +44,9 @@ def run(context: Context, work: Work) -> None:
         reading, verdict = _judge(context, work.runs[node.name], node)
         record(context, node, verdict)
         if verdict.answer is Answer.FAIL:
-            return failed(context, node, verdict, gpu_serials(reading))
+            result = failed(context, node, verdict, gpu_serials(reading))
+            # What was ours to configure is measured again once it is mended.
+            return result if result.outcome is Outcome.FAILED else replace(result, move=Move.RETEST)
         if verdict.answer is Answer.INCONCLUSIVE:
             return _undecided(context, verdict)
         facts = identity_of(context, node, reading)

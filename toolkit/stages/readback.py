@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from toolkit.facts.measure import measurements_of
 from toolkit.facts.probe import Fact, Probe, read
 from toolkit.judge.evidence import Measurement
-from toolkit.judge.part import part
+from toolkit.judge.part import blames_hardware, first_cause, part
 from toolkit.judge.subjects import planned_subjects
 from toolkit.judge.verdict import Answer, Finding, Verdict, judge
 from toolkit.ledger import EventKind, NewEvent, Run
@@ -161,18 +161,19 @@ def _finding(finding: Finding) -> dict[str, object]:
 
 
 def failed(context: Context, node: Unit, verdict: Verdict, serials: Mapping[int, str]) -> Result:
-    """FAILED with the first failed gate's code, the part to pull and the way back."""
+    """FAILED with the code, the part to pull and the way back; ERROR where configuration or thin evidence failed."""
     findings = verdict.of(Answer.FAIL)
-    first = findings[0]
-    others = sorted({f.code for f in findings[1:]} - {first.code})
+    first = first_cause(findings)
+    others = sorted({f.code for f in findings} - {first.code})
     more = f"; also {', '.join(others)}" if others else ""
+    message = f"{first.subject}: {first.detail}{more}. {first.gate.why}"
+    if not blames_hardware(first):
+        return error(
+            first.code, message, f"rackproof explain {first.code}, then: rackproof bringup {context.rack.name}"
+        )
     suspect = part(first, node, dict(serials))
     return Result(
-        Outcome.FAILED,
-        first.code,
-        f"{first.subject}: {first.detail}{more}. {first.gate.why}",
-        suspect,
-        f"service {suspect}, then: rackproof release {node.name}",
+        Outcome.FAILED, first.code, message, suspect, f"service {suspect}, then: rackproof release {node.name}"
     )
 
 

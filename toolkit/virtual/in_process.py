@@ -185,11 +185,12 @@ class InProcessRack:
         services = "nvidia-fabricmanager", "nvidia-persistenced", "nvidia-imex", "containerd", "kubelet"
         shown = "\n".join(f"Id={s}.service\nLoadState=loaded\nActiveState=active\n" for s in services)
         driver = dict(self.rack.profile.expected)["driver_version"]
+        skewed = "580.82.07" if self.fault(node.name, FaultKind.FABRIC_MANAGER_SKEW) else ""
         packages = "".join(f"{name} {version} installed\n" for name, version in self.rack.profile.versions)
         answers = (
             ("product_serial", f"{node.serial}\n"),
             ("product_name", f"{dict(self.rack.profile.expected)['product_name']}\n"),
-            ("nv-fabricmanager", f"Fabric Manager version is : {driver}\n"),
+            ("nv-fabricmanager", f"Fabric Manager version is : {skewed or driver}\n"),
             ("kubelet.conf.d", _TAINTED if "kubernetes.yml" in machine.played else ""),
             ("systemctl show", shown),
             ("dpkg-query", packages),

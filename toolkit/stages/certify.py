@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from threading import Lock
 
 from toolkit import __version__
@@ -76,7 +77,7 @@ def _last_burnin(context: Context, node: Unit) -> Run | None:
     rack = context.rack.name
     repaired = [m.at for m in context.ledger.history(rack, node.name) if m.move is Move.REPAIR]
     runs = [r for r in context.ledger.runs(rack, node.name, Stage.BURNIN) if r.outcome is Outcome.PASSED]
-    if not runs or (repaired and runs[-1].started.isoformat(timespec="microseconds") < repaired[-1]):
+    if not runs or (repaired and runs[-1].started < datetime.fromisoformat(repaired[-1])):
         return None
     return runs[-1]
 

@@ -16,13 +16,17 @@ import toolkit
 from toolkit.stages.archive import build_archive
 
 
-def test_the_same_sources_give_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_sources_give_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, archive: Path, request: pytest.FixtureRequest
+) -> None:
     """The digest does not depend on when, where and under which umask it was built."""
-    first = build_archive(tmp_path / "a.pyz")
+    kernels = request.config.cache.mkdir("burnin")
+    first = build_archive(tmp_path / "a.pyz", kernels)
+    assert hashlib.sha256(archive.read_bytes()).hexdigest() == first
     monkeypatch.setenv("TZ", "Pacific/Auckland")
     before = os.umask(0o077)
     try:
-        assert build_archive(tmp_path / "new/b.pyz") == first
+        assert build_archive(tmp_path / "new/b.pyz", kernels) == first
     finally:
         os.umask(before)
     assert hashlib.sha256((tmp_path / "new/b.pyz").read_bytes()).hexdigest() == first
@@ -31,12 +35,18 @@ def test_the_same_sources_give_the_same_bytes(tmp_path: Path, monkeypatch: pytes
 
 
 def test_the_archive_holds_the_burnin_and_its_one_dependency(archive: Path) -> None:
-    """Sources only, and pynvml's licence with it."""
+    """Python's sources and the kernels' images only, and pynvml's licence."""
     with zipfile.ZipFile(archive) as members:
         names = members.namelist()
         licence = members.read("LICENSE.pynvml").decode()
-    assert {"__main__.py", "pynvml.py", "burnin/__main__.py", "burnin/hbm/fill_verify.py"} <= set(names)
-    assert all(n.endswith(".py") or n == "LICENSE.pynvml" for n in names)
+    assert {
+        "__main__.py",
+        "pynvml.py",
+        "burnin/__main__.py",
+        "burnin/hbm/sweeps.py",
+        "burnin/kernels/hbm.fatbin",
+    } <= set(names)
+    assert all(n.endswith((".py", ".fatbin")) or n == "LICENSE.pynvml" for n in names)
     assert names == sorted(names)
     assert "nvidia-ml-py 1" in licence and "Redistributions in binary form must reproduce" in licence
 
@@ -50,6 +60,13 @@ def test_it_runs_on_every_python_of_a_node(archive: Path, version: str) -> None:
         pytest.skip(f"no python{version} here")
     answer = subprocess.run([interpreter, "-I", "-S", str(archive), "version"], capture_output=True, check=True)
     assert answer.stdout.decode().strip() == burnin.VERSION
+    program = (
+        f"import sys; sys.path.insert(0, {str(archive)!r})\n"
+        "from burnin.device.kernels import packaged_images\n"
+        "print(sorted(n for n, image in packaged_images().items() if image[:4] == bytes([0x50, 0xed, 0x55, 0xba])))"
+    )
+    kernels = subprocess.run([interpreter, "-I", "-S", "-c", program], capture_output=True, text=True, check=True)
+    assert "'hbm'" in kernels.stdout, "they are read out of the archive"
 
 
 def test_burnin_and_toolkit_are_of_one_version() -> None:

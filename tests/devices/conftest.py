@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from toolkit.rack.model import Hca, Mode, Profile, Unit, UnitKind
+from toolkit.virtual.device_libraries import CUDA, NVML, compile_library
 from toolkit.virtual.faults import Fault, FaultKind
 from toolkit.virtual.hardware import render_state
-from toolkit.virtual.packages import CUDA, NVML, compile_library
 
+PROBE = Path(__file__).parent / "kernels/probe.cu"
 NODE = Unit(
     name="node1",
     kind=UnitKind.NODE,
@@ -78,6 +79,12 @@ def _node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
     folder = tmp_path / "hardware"
     monkeypatch.setenv("RACKPROOF_HARDWARE", str(folder))
     return Node(folder)
+
+
+@pytest.fixture(name="probing", scope="session")
+def _probing(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A libcuda.so.1 that runs the kernels of kernels/probe.cu."""
+    return compile_library(CUDA, tmp_path_factory.mktemp("probing"), kernels=[PROBE])
 
 
 @pytest.fixture(name="libraries", scope="session")

@@ -42,6 +42,18 @@ def test_every_package_has_the_locks_version_or_its_own(repository: Path) -> Non
     assert {name: found[name] for name, _ in LOCK} == dict(LOCK)
 
 
+def test_a_package_asks_for_the_modules_it_was_built_with_or_newer_ones(repository: Path) -> None:
+    """A node that has older modules gets these with the first program that needs them."""
+    runtime = next(repository.glob("rackproof-virtual-devices_*.deb"))
+    version = _run("dpkg-deb", "-f", str(runtime), "Version").strip()
+    driver = next(repository.glob("nvidia-driver-*.deb"))
+    assert f"rackproof-virtual-devices (>= {version})" in _run("dpkg-deb", "-f", str(driver), "Depends")
+    assert (
+        subprocess.run(["dpkg", "--compare-versions", version, "gt", "1.0+0123456789abcdef"], check=False).returncode
+        == 0
+    )
+
+
 def test_the_driver_package_holds_the_libraries_and_the_tools(repository: Path) -> None:
     """Everything owned by root, programs executable, no loose files."""
     lines = _run("dpkg", "-c", str(next(repository.glob("nvidia-driver-*.deb")))).splitlines()

@@ -70,9 +70,9 @@ def test_the_query_has_the_tools_three_shapes(smi: Run) -> None:
     fields = "--query-gpu=index,serial,memory.total,fabric.state"
     assert smi(fields, "--format=csv", "-i", "1")[1].splitlines() == [
         "index, serial, memory.total [MiB], fabric.state",
-        "1, 16500000101, 32 MiB, Completed",
+        "1, 16500000101, 16 MiB, Completed",
     ]
-    assert smi(fields, "--format=csv,noheader,nounits", "-i", "1")[1] == "1, 16500000101, 32, Completed\n"
+    assert smi(fields, "--format=csv,noheader,nounits", "-i", "1")[1] == "1, 16500000101, 16, Completed\n"
 
 
 def test_an_unknown_field_is_refused_as_the_tool_refuses_it(smi: Run) -> None:
@@ -95,7 +95,7 @@ def test_the_xml_document_says_what_the_node_is(smi: Run, node: Any, make_fault:
     braked = "clocks_event_reasons_counters/clocks_event_reasons_counters_hw_power_brake"
     assert [gpu.findtext(braked) for gpu in _document(smi).findall("gpu")[2:4]] == ["0 us", "1073741 us"]
     assert gpus[0].findtext("fabric/state") == "Completed"
-    assert gpus[0].findtext("fb_memory_usage/total") == "32 MiB"
+    assert gpus[0].findtext("fb_memory_usage/total") == "16 MiB"
 
 
 def test_a_lost_gpu_shows_in_every_answer(smi: Run, node: Any, make_fault: Callable[..., Fault]) -> None:
@@ -189,11 +189,11 @@ def test_nccl_logs_the_path_it_took(
     _, output = collective("-b", "1G", "-e", "1G", "-g", "8", **wanted)
     assert "NCCL INFO" not in output
     log = next(tmp_path.glob("nccl.*")).read_text()
-    assert len(re.findall(r"Channel \d\d/0 : (\d)\[\1\] -> (\d)\[\2\] via P2P/CUMEM/read", log)) == 8 * 24
+    assert len(re.findall(r"Channel \d\d/0 : (\d)\[\1\] -> (\d)\[\2\] via P2P/direct pointer/read", log)) == 8 * 24
     assert "Connected NVLS tree" in log
     assert "NET/Socket" not in log
     sent = int((node.folder / "load/gpu0.nvlink").read_text())
-    assert sent == 2 * 21 * int((1 << 30) * 1.75)
+    assert sent == 2 * 21 * int((1 << 30) * 1.125)
     node.set(make_fault(FaultKind.WRONG_TRANSPORT))
     _, output = collective("-b", "1G", "-e", "1G", "-g", "8", NCCL_DEBUG="INFO")
     assert re.search(r"0\[0\] -> 1\[1\] \[send\] via NET/Socket/0", output)

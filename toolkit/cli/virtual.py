@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from textwrap import fill
 
 import click
 
@@ -11,7 +12,7 @@ from toolkit.cli.output import emit, json_option, stderr
 from toolkit.cli.wiring import rack_named
 from toolkit.errors import UsageError
 from toolkit.rack.model import Rack
-from toolkit.virtual.faults import Fault, FaultKind
+from toolkit.virtual.faults import MEANINGS, Fault, FaultKind
 
 
 @click.group()
@@ -72,19 +73,27 @@ def status(rack_name: str, as_json: bool) -> None:
     emit(found, as_json, view)
 
 
-@virtual.command()
+def _described(kind: FaultKind) -> str:
+    """A paragraph of its own; the backspace keeps click from filling its lines anew."""
+    return "\b\n" + fill(f"{kind}: {MEANINGS[kind]}", 76, subsequent_indent="    ", break_on_hyphens=False)
+
+
+@virtual.command(epilog="\n\n".join(_described(kind) for kind in FaultKind))
 @click.argument("rack_name", metavar="RACK")
-@click.argument("kind", type=click.Choice([k.value for k in FaultKind]))
+@click.argument("kind", type=click.Choice([k.value for k in FaultKind]), metavar="KIND")
 @click.argument("node")
 @click.option("--gpu", type=int, help="GPU index, for faults of a GPU.")
 @click.option("--link", type=int, help="NVLink index, for faults of a link.")
 @click.option("--hca", help="HCA name, for faults of a rail.")
-@click.option("--value", type=float, help="How much; what it means is the fault's own.")
+@click.option("--value", type=float, help="How much; what it means is the fault's own, below.")
+@click.option(
+    "--times", type=click.IntRange(min=1), help="How often, for faults that strike and are mended by a reset."
+)
 @click.option("--clear", is_flag=True, help="Take the fault away instead.")
 @json_option
 def fault(
     rack_name: str, kind: str, node: str, gpu: int | None, link: int | None, hca: str | None, value: float | None,
-    clear: bool, as_json: bool,
+    times: int | None, clear: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Break NODE of RACK in a named way while it runs, or mend it again."""
     from toolkit.virtual import lab
@@ -92,7 +101,7 @@ def fault(
     rack = _virtual_rack(rack_name)
     if node not in {n.name for n in rack.nodes}:
         raise UsageError(f"{rack.name} has no node {node}", f"rackproof virtual status {rack.name}")
-    chosen = Fault(FaultKind(kind), node, gpu, link, hca, value)
+    chosen = Fault(FaultKind(kind), node, gpu, link, hca, value, times)
     if clear:
         lab.clear_fault(installed.load(), rack.name, node, chosen.kind)
     else:

@@ -77,4 +77,4 @@ class FaultTable:
 
 
 def _place(fault: Fault) -> Fault:
-    return replace(fault, value=None)
+    return replace(fault, value=None, times=None)

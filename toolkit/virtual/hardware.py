@@ -12,22 +12,43 @@ not have that": a stand-in answers "not supported", never 0.
     gpu.KEY                        the same for every GPU; `gpuN.KEY` says otherwise for GPU N
       name vbios inforom board_part part_number minor pci_device_id pci_subsystem_id
       serial uuid pci              pci as 00000000:1B:00.0
-      memory_bytes memory_reserved_bytes memory_bus_bits remap_banks sm_count compute_capability
+      memory_bytes memory_reserved_bytes memory_bus_bits remap_banks sm_count l2_bytes compute_capability
       sm_clock_mhz idle_clock_mhz memory_clock_mhz power_limit_mw idle_power_mw
       pcie_gen pcie_width pcie_replays
       nvlinks nvlink_version nvlink_mb_per_s       nvlink_version as nvmlNvlinkVersion_t
       nvlink.L                     1 active, 0 down
       ecc_corrected_per_gib        corrected DRAM errors for every GiB the GPU moves       (ecc_drip)
-      stuck_byte, stuck_bit        that bit of that byte of memory reads as 1              (hbm_sticky_bit)
       falls_off_after_bytes        lost, with Xid 79, when it has moved that much          (xid_79)
+      hangs_after_bytes            a kernel started after that much never ends             (kernel_hang)
+      double_bit_after_bytes       the next work then ends with CUDA 214,
+      double_bit_times             at most so often in the board's life                    (hbm_double_bit)
+      row_remap_after_bytes, row_remap_times                                               (row_remap)
+      cuda_context_error           what cuDevicePrimaryCtxRetain answers                   (cuda_error)
       clock_fraction               share of its clocks it reaches under load               (slow_gpu)
+      full_load_celsius            temperature it nears under load                         (hot_gpu)
+      pcie_width_loaded            lanes of its link while it is busy                      (pcie_narrow)
+      compute.wrong_fma_sm, compute.rounding_sm, compute.nan_sm    number of the faulty SM (gemm_*)
+      memory.KEY                   faults of memory, for kernels and copies alike. Places are vectors of 16 bytes from
+                                   the start of the GPU's memory; a bit is 0 to 127 of a vector
+        stuck_vector stuck_bit     that bit reads as 1                                     (hbm_sticky_bit)
+        address_line_bit           this bit of a vector's number is 0 on every access,
+        address_line_from _to      where the number is from _from up to _to                (hbm_address_line)
+        flip_vector flip_bit flip_every     wrong in every n-th read                       (hbm_flip)
+        aggressor_vector _bit      written from 0 to 1,
+        victim_vector _bit         it inverts this one                                     (hbm_coupling)
+        lost_line lost_every       every n-th write to these 8 vectors does not arrive     (hbm_lost_write)
+        retention_vector _bit _ms  falls to 0 when it was not written for so long          (hbm_retention)
+        disturb_vector _bit        inverted when the rows (64 vectors) beside its own were
+        disturb_after              opened so often since it was written                    (hbm_row_disturb)
+    cuda_init_error                what cuInit answers                                     (cuda_error)
     nccl.transport                 nvlink | socket                                         (wrong_transport)
     nccl.nvls_gb_per_s nccl.ring_gb_per_s nccl.socket_gb_per_s       busbw the node reaches at large sizes
     nccl.hang                      1: a collective never returns                           (nccl_hang)
     hca.NAME.guid .rail .lid .rate_gbit .nominal_gbit                                      (half_rate_rail)
 
-Beside `state` lie `load/gpuN` (bytes moved since power-on), `load/gpuN.nvlink` (bytes sent over NVLink),
-`load/fabric_manager` (what the fabric manager has come to) and `kmsg`.
+Beside `state` lie `load/gpuN` (bytes moved since power-on or reset), `load/gpuN.nvlink` (bytes sent over NVLink),
+`load/gpuN.dram_uncorrected`, `load/fabric_manager` (what the fabric manager has come to), `kmsg`, and what boards
+remember without power: `inforom/gpuN.NAME` (rows remapped and waiting for it, errors in the board's life).
 """
 
 from __future__ import annotations
@@ -35,15 +56,13 @@ from __future__ import annotations
 import hashlib
 import re
 import uuid
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from toolkit.errors import UsageError
 from toolkit.rack.model import Mode, Profile, Unit
 from toolkit.virtual.faults import Fault, FaultKind
-
-GIB = 1 << 30
-MIB = 1 << 20
+from toolkit.virtual.gpu_faults import MIB, Board, cuda_error, keys_of
 
 _PRODUCT = "DGXH100"
 _DRIVER = "580.95.05"
@@ -58,12 +77,14 @@ _H100 = (
     ("part_number", "2330-885-A1"),
     ("pci_device_id", str(0x233010DE)),
     ("pci_subsystem_id", str(0x16C110DE)),
-    # 32 MiB stand for 80 GB: eight GPUs filled at once on six nodes stay under 2 GiB of host memory.
-    ("memory_bytes", str(32 * MIB)),
+    # 16 MiB stand for 80 GB: eight GPUs filled at once on six nodes stay under 1 GiB of host memory, a kernel passes
+    # over them in 20 ms. 4 SMs stand for 132: all of them are covered by few tiles.
+    ("memory_bytes", str(16 * MIB)),
     ("memory_reserved_bytes", str(MIB)),
     ("memory_bus_bits", "5120"),
     ("remap_banks", "2560"),
-    ("sm_count", "132"),
+    ("sm_count", "4"),
+    ("l2_bytes", str(64 * 1024)),
     ("compute_capability", "90"),
     ("sm_clock_mhz", "1980"),
     ("idle_clock_mhz", "345"),
@@ -90,35 +111,20 @@ _RING_SHARE = 369.0 / 478.1
 _SOCKET_GB_PER_S = 3.0
 _NDR_GBIT = 400
 
-_ECC_PER_GIB = 64.0
-_FALLS_OFF_AFTER_MIB = 512.0
-_SLOW_FRACTION = 0.6
 _HALF = 0.5
-_STUCK_AT = 0.4  # share of the memory below the stuck bit
-_STUCK_BIT = 4
 _SKEWED_MANAGER = "580.82.07"
 
 
 @dataclass(frozen=True, slots=True)
 class GpuState:
-    """One GPU. The last four fields are faults; None is a healthy board.
-
-    ecc_corrected_per_gib   corrected errors for every GiB moved
-    stuck_byte              offset in memory of the byte whose bit 4 reads as 1
-    falls_off_after_bytes   bytes moved since power-on at which the GPU is lost
-    clock_fraction          share of its clocks it reaches under load
-    """
+    """One GPU. `faults` holds the state keys of its faults; a healthy board has none."""
 
     index: int
     serial: str
     pci: str
     pcie_replays: int
     nvlinks: tuple[bool, ...]
-    memory_bytes: int
-    ecc_corrected_per_gib: float | None = None
-    stuck_byte: int | None = None
-    falls_off_after_bytes: int | None = None
-    clock_fraction: float | None = None
+    faults: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def uuid(self) -> str:
@@ -131,14 +137,7 @@ class GpuState:
         yield "pcie_replays", str(self.pcie_replays)
         for link, active in enumerate(self.nvlinks):
             yield f"nvlink.{link}", "1" if active else "0"
-        if self.ecc_corrected_per_gib is not None:
-            yield "ecc_corrected_per_gib", f"{self.ecc_corrected_per_gib:g}"
-        if self.stuck_byte is not None:
-            yield from (("stuck_byte", str(self.stuck_byte)), ("stuck_bit", str(_STUCK_BIT)))
-        if self.falls_off_after_bytes is not None:
-            yield "falls_off_after_bytes", str(self.falls_off_after_bytes)
-        if self.clock_fraction is not None:
-            yield "clock_fraction", f"{self.clock_fraction:g}"
+        yield from self.faults.items()
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,12 +173,15 @@ class HardwareState:
     transport: str = "nvlink"
     socket_gb_per_s: float = _SOCKET_GB_PER_S
     nccl_hangs: bool = False
+    cuda_init_error: int | None = None
 
     def lines(self) -> Iterator[tuple[str, str]]:
         """Every key with its value, in the order they are written."""
         yield from (("product", self.product), ("node", self.node), ("serial", self.serial))
         yield from (("count", str(len(self.gpus))), ("driver", self.driver), ("cuda", "13000"))
         yield "fabric_manager", self.fabric_manager
+        if self.cuda_init_error is not None:
+            yield "cuda_init_error", str(self.cuda_init_error)
         for key, value in self.board:
             yield f"gpu.{key}", value
         for gpu in self.gpus:
@@ -218,9 +220,7 @@ def healthy_state(unit: Unit, profile: Profile) -> HardwareState:
         product=expected.get("product_name", _PRODUCT),
         driver=_driver_version(profile),
         board=tuple(board.items()),
-        gpus=tuple(
-            _healthy_gpu(unit, profile, index, int(board["memory_bytes"])) for index in range(profile.gpus_per_node)
-        ),
+        gpus=tuple(_healthy_gpu(unit, profile, index) for index in range(profile.gpus_per_node)),
         hcas=tuple(HcaState(h.name, h.guid, h.rail, 16 * unit.slot + h.rail + 1, gbit, gbit) for h in unit.hcas),
         nvlink_gb_per_s=profile.nvlink_gb_per_s,
     )
@@ -248,7 +248,7 @@ def _driver_version(profile: Profile) -> str:
     return found[1] if found else _DRIVER
 
 
-def _healthy_gpu(unit: Unit, profile: Profile, index: int, memory_bytes: int) -> GpuState:
+def _healthy_gpu(unit: Unit, profile: Profile, index: int) -> GpuState:
     serial = next((g.serial for g in unit.gpus if g.index == index and g.serial), None)
     digits = re.search(r"(\d+)$", unit.serial)
     number = int(digits[1]) % 1_000_000 if digits else 0
@@ -257,13 +257,13 @@ def _healthy_gpu(unit: Unit, profile: Profile, index: int, memory_bytes: int) ->
     # Healthy H100s show 106 to 174 lifetime replays: only the difference over a run means anything.
     replays = 100 + hashlib.sha256(serial.encode()).digest()[0] % 80
     links = (True,) * profile.nvlinks_per_gpu
-    return GpuState(index, serial, f"00000000:{bus:02X}:00.0", replays, links, memory_bytes)
+    return GpuState(index, serial, f"00000000:{bus:02X}:00.0", replays, links)
 
 
-def _fault_order(fault: Fault) -> tuple[str, int, int, str, float]:
+def _fault_order(fault: Fault) -> tuple[str, int, int, str, float, int]:
     gpu = -1 if fault.gpu is None else fault.gpu
     link = -1 if fault.link is None else fault.link
-    return fault.kind, gpu, link, fault.hca or "", fault.value or 0.0
+    return fault.kind, gpu, link, fault.hca or "", fault.value or 0.0, fault.times or 0
 
 
 def _with_fault(state: HardwareState, fault: Fault) -> HardwareState:
@@ -278,6 +278,8 @@ def _with_fault(state: HardwareState, fault: Fault) -> HardwareState:
             return replace(state, fabric_manager=_SKEWED_MANAGER)
         case FaultKind.HALF_RATE_RAIL:
             return _with_slow_hca(state, fault)
+        case FaultKind.CUDA_ERROR if fault.gpu is None:
+            return replace(state, cuda_init_error=cuda_error(fault))
         case FaultKind.BMC_DEAD | FaultKind.BAD_IMAGE | FaultKind.BOOT_HANG:
             return state
         case _:
@@ -289,24 +291,20 @@ def _with_gpu_fault(state: HardwareState, fault: Fault) -> HardwareState:
     index = fault.gpu or 0
     if not 0 <= index < len(state.gpus):
         raise _no_such(state, fault, f"GPU {index}", f"0 to {len(state.gpus) - 1}")
-    gpu, value = state.gpus[index], fault.value
-    match fault.kind:
-        case FaultKind.ECC_DRIP:  # value: errors a GiB
-            gpu = replace(gpu, ecc_corrected_per_gib=_ECC_PER_GIB if value is None else value)
-        case FaultKind.HBM_STICKY_BIT:  # value: where, as a share 0..1 of the memory
-            share = _STUCK_AT if value is None else min(max(value, 0.0), 1.0)
-            gpu = replace(gpu, stuck_byte=min(int(gpu.memory_bytes * share), gpu.memory_bytes - 1))
-        case FaultKind.XID_79:  # value: MiB moved
-            mib = _FALLS_OFF_AFTER_MIB if value is None else value
-            gpu = replace(gpu, falls_off_after_bytes=int(mib * MIB))
-        case FaultKind.SLOW_GPU:  # value: share 0..1 of the clocks
-            gpu = replace(gpu, clock_fraction=_SLOW_FRACTION if value is None else value)
-        case FaultKind.NVLINK_LANE_DOWN:
-            link = fault.link or 0
-            if not 0 <= link < len(gpu.nvlinks):
-                raise _no_such(state, fault, f"NVLink {link}", f"0 to {len(gpu.nvlinks) - 1}")
-            gpu = replace(gpu, nvlinks=(*gpu.nvlinks[:link], False, *gpu.nvlinks[link + 1 :]))
+    gpu = state.gpus[index]
+    if fault.kind is FaultKind.NVLINK_LANE_DOWN:
+        link = fault.link or 0
+        if not 0 <= link < len(gpu.nvlinks):
+            raise _no_such(state, fault, f"NVLink {link}", f"0 to {len(gpu.nvlinks) - 1}")
+        gpu = replace(gpu, nvlinks=(*gpu.nvlinks[:link], False, *gpu.nvlinks[link + 1 :]))
+    else:
+        gpu = replace(gpu, faults={**gpu.faults, **keys_of(fault, _board(state))})
     return replace(state, gpus=(*state.gpus[:index], gpu, *state.gpus[index + 1 :]))
+
+
+def _board(state: HardwareState) -> Board:
+    numbers = dict(state.board)
+    return Board(int(numbers["memory_bytes"]), int(numbers["sm_count"]), int(numbers["pcie_width"]))
 
 
 def _with_slow_hca(state: HardwareState, fault: Fault) -> HardwareState:

@@ -7,15 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from toolkit.rack.model import Profile, Unit
+from toolkit.virtual.devices import state
 from toolkit.virtual.faults import Fault
 from toolkit.virtual.hardware import render_state
 
 
 def lay_out(folder: Path, unit: Unit, profile: Profile) -> None:
     """Makes the folder with what never changes: serials and product name."""
-    load = folder / "load"
-    load.mkdir(parents=True, exist_ok=True)
-    load.chmod(0o777)  # services on the node that are not root count their GPUs' load too
+    for name in ("load", "inforom"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        (folder / name).chmod(0o777)  # services on the node that are not root count their GPUs' load too
     (folder / "kmsg").touch()
     (folder / "serial").write_text(f"{unit.serial}\n")
     (folder / "product").write_text(f"{profile.sku}\n")
@@ -31,7 +32,12 @@ def write_state(folder: Path, unit: Unit, profile: Profile, faults: Sequence[Fau
 
 
 def power_on(folder: Path) -> None:
-    """A machine that powers on has an empty kernel log, and its GPUs have moved nothing yet."""
+    """A machine that powers on has an empty kernel log, and its GPUs have moved nothing yet. Boards remember the rest.
+
+    Rows that waited to be remapped now are.
+    """
     os.truncate(folder / "kmsg", 0)
+    for gpu in state.read(folder).gpus:
+        gpu.reset()
     for counter in (folder / "load").iterdir():
         counter.unlink(missing_ok=True)

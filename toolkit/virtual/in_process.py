@@ -12,14 +12,13 @@ import hashlib
 import io
 import json
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from burnin.record import End, GpuIdentity, Measured, Outcome, Record, Start, WorkloadEnded, dump
+from burnin.record import dump
 from toolkit.durable import write_whole
 from toolkit.errors import UnreachableError
 from toolkit.pool.file import FilePool
@@ -32,6 +31,7 @@ from toolkit.stages.provisioning import ProvisionSite, host_of
 from toolkit.virtual.devices import ibstat, nvidia_smi
 from toolkit.virtual.faults import Fault, FaultKind
 from toolkit.virtual.hardware import render_state
+from toolkit.virtual.in_process_burnin import LOG_NAME, BurnIn
 
 _TOOLS: Mapping[str, Callable[[Sequence[str]], int]] = {"nvidia-smi": nvidia_smi.main, "ibstat": ibstat.main}
 _ONE_AT_A_TIME = threading.RLock()  # the stand-ins write to sys.stdout and read the environment
@@ -46,6 +46,9 @@ class _Machine:
     """What a node remembers; written in one piece, as real hardware goes on when its driver is killed.
 
     disk_writes  how often an image was written
+    resets       how often its GPUs were reset
+    waiting      GPUs with a faulty row that a reset or a boot replaces
+    replaced     how often it did
     reports      what ramdisk and first boot said, by token: posted as soon as anybody looks
     """
 
@@ -54,7 +57,15 @@ class _Machine:
     image: str = ""
     disk_writes: int = 0
     played: list[str] = field(default_factory=list)
+    resets: int = 0
+    replaced: int = 0
+    waiting: list[int] = field(default_factory=list)
     reports: dict[str, str] = field(default_factory=dict)
+
+    def replace_rows(self) -> None:
+        """What a GPU does with its faulty rows when it begins anew."""
+        self.replaced += bool(self.waiting)
+        self.waiting = []
 
 
 @dataclass(slots=True)
@@ -66,6 +77,7 @@ class InProcessRack:
     folder: Path
     faults: list[Fault] = field(default_factory=list)
     serials: dict[str, str] = field(default_factory=dict)  # of GPU 0, by node: another board in the slot
+    reset_status: int = 0  # what nvidia-smi ends with when it is asked for a reset
 
     @property
     def playbooks(self) -> InProcessRack:
@@ -165,8 +177,11 @@ class InProcessRack:
 
     def _answer(self, node: Unit, machine: _Machine, argv: list[str]) -> tuple[int, str]:
         match argv:
+            case ["nvidia-smi", "--gpu-reset", *_]:
+                return self._reset_gpus(node)
             case [tool, *arguments] if tool in _TOOLS:
-                return self._tool(node, _TOOLS[tool], arguments)
+                status, text = self._tool(node, _TOOLS[tool], arguments)
+                return status, _with_waiting(text, machine.waiting)
             case ["sha256sum", path]:
                 file = self.folder / node.name / "files" / path.lstrip("/")
                 return (0, hashlib.sha256(file.read_bytes()).hexdigest()) if file.exists() else (1, "")
@@ -174,6 +189,8 @@ class InProcessRack:
                 return self._burn_in(node, rest)
             case ["systemctl", "is-active", *_]:
                 return 3, ""
+            case ["systemctl", "list-units", *_]:
+                return 0, ""
             case ["mkdir", *_]:
                 return 0, ""
             case ["cat", "/etc/rackproof/image"]:
@@ -216,52 +233,25 @@ class InProcessRack:
     def _burn_in(self, node: Unit, arguments: Sequence[str]) -> tuple[int, str]:
         """Runs to its end at once; the same id again does nothing, like the real one."""
         identity, out = arguments[arguments.index("--run") + 1], arguments[arguments.index("--out") + 1]
-        path = self.folder / node.name / "files" / out.lstrip("/") / "records.jsonl"
-        if path.exists():
+        folder = self.folder / node.name / "files" / out.lstrip("/")
+        if (folder / "records.jsonl").exists():
             return 0, ""
-        write_whole(path, "".join(dump(record) for record in self._records(node, identity)).encode())
+        told = BurnIn(node, self.rack.profile, tuple(f for f in self.faults if f.node == node.name))
+        with self.changing(node.name) as machine:
+            replaced = machine.replaced
+            machine.waiting = list(told.remapped(replaced))
+        write_whole(folder / LOG_NAME, told.kernel_log(replaced))
+        write_whole(folder / "records.jsonl", "".join(map(dump, told.records(identity, replaced))).encode())
         return 0, ""
 
-    def _records(self, node: Unit, identity: str) -> Iterator[Record]:
-        now = datetime.now(UTC).isoformat()
-        gpus = range(self.rack.profile.gpus_per_node)
-        yield Start(identity, now, "quick", "in-process", tuple(GpuIdentity(g, "", "", "") for g in gpus))
-        for metric, unit, value in self._of_node(node.name):
-            yield Measured(now, "in-process", metric, unit, value)
-        for gpu in gpus:
-            for metric, unit, value in self._of_gpu(node.name, gpu):
-                yield Measured(now, "in-process", metric, unit, value, gpu)
-        hung = self.fault(node.name, FaultKind.NCCL_HANG) is not None
-        yield WorkloadEnded(now, "nccl_all_reduce", Outcome.TIMED_OUT if hung else Outcome.COMPLETED, 1.0)
-        yield End(now, ("hbm", "nccl_all_reduce"), ("hbm", "nccl_all_reduce"))
-
-    def _of_node(self, node: str) -> Iterator[tuple[str, str, Any]]:
-        lost = self.fault(node, FaultKind.XID_79) is not None
-        yield "xid_events", "count", int(lost)
-        yield "sxid_events", "count", 0
-        yield "gpus_lost", "count", int(lost)
-        if self.fault(node, FaultKind.NCCL_HANG):
-            return
-        sockets = self.fault(node, FaultKind.WRONG_TRANSPORT) is not None
-        slow = self.fault(node, FaultKind.SLOW_GPU) is not None
-        yield "nccl_busbw_gb_per_s", "GB/s", 3.1 if sockets else 250.0 if slow else 478.0
-        yield "nccl_wrong_values", "count", 0
-        yield "nccl_ranks", "count", self.rack.profile.gpus_per_node
-        yield "nccl_transport", "word", "Socket" if sockets else "NVLS"
-
-    def _of_gpu(self, node: str, gpu: int) -> Iterator[tuple[str, str, Any]]:
-        def has(kind: FaultKind) -> int:
-            fault = self.fault(node, kind)
-            return int(fault is not None and fault.gpu == gpu)
-
-        yield "hbm_coverage", "fraction", 0.99
-        yield "hbm_miscompares", "count", has(FaultKind.HBM_STICKY_BIT) * 4
-        yield "hbm_corrected_errors_delta", "count", has(FaultKind.ECC_DRIP) * 12
-        yield "hw_slowdown_ms_delta", "ms", 0.0
-        for metric in ("hbm_uncorrected_errors_delta", "sram_uncorrected_errors_delta", "row_remaps_delta"):
-            yield metric, "count", 0
-        for metric in ("row_remap_pending_after", "row_remap_failure_after", "recovery_action_after"):
-            yield metric, "code", 0
+    def _reset_gpus(self, node: Unit) -> tuple[int, str]:
+        """Rows that wait are replaced."""
+        if self.reset_status:
+            return self.reset_status, "GPU is in use by another client"
+        with self.changing(node.name) as machine:
+            machine.resets += 1
+            machine.replace_rows()
+        return 0, "GPUs were successfully reset."
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,6 +285,7 @@ class _Bmc:
                 machine.power = Power.OFF.value
                 return
             machine.power = Power.ON.value
+            machine.replace_rows()
             from_network, machine.boot_once = machine.boot_once, False
             script = self._script() if from_network else {}
             if script:
@@ -324,6 +315,15 @@ class _Bmc:
             told = {"event": "hash_mismatch", "expected": script["deploy.sha256"], "found": "0" * 64}
             machine.image, machine.power = "", Power.OFF.value
         machine.reports[script["deploy.token"]] = json.dumps(told) + "\n"
+
+
+def _with_waiting(text: str, waiting: Sequence[int]) -> str:
+    """nvidia-smi's XML in which these GPUs have a row remap pending."""
+    parts = re.split(r"(<remapped_row_pending>)No", text)
+    shown = parts[0]
+    for gpu, (tag, rest) in enumerate(zip(parts[1::2], parts[2::2], strict=True)):
+        shown += f"{tag}{'Yes' if gpu in waiting else 'No'}{rest}"
+    return shown
 
 
 def publish_blank_image(settings: Settings, rack: Rack) -> None:

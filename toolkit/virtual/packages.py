@@ -4,6 +4,9 @@
 
 The digest is of everything that goes in (our sources, versions, architecture), so a second call only looks.
 On a node:  deb [signed-by=/etc/apt/keyrings/rackproof-virtual.asc] http://10.66.255.1/apt/ ./
+Programs of one repository ask for its modules or newer ones: a module's version grows with the time it was packed. A
+package of the same version as the installed one is not installed again, whatever has changed in it: a node gets new
+device libraries with its next image.
 The signing key is made for the one repository and thrown away with its secret half: whoever wants to add a package
 builds another. It takes gpg and gpg-agent; apt on the node verifies with the gpgv it always has.
 """
@@ -12,40 +15,27 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import importlib.util
 import os
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from toolkit.errors import UndecidedError, UsageError
+from toolkit.virtual import device_libraries
+from toolkit.virtual.device_libraries import CUDA, DEVICES, NVML, Library, compile_library, nvml_header
 
 Say = Callable[[str], None]
 
-_DEVICES = Path(__file__).parent / "devices"
 _HOME = "usr/lib/rackproof-virtual"
 _RUNTIME = "rackproof-virtual-devices"
 _NCCL_PROGRAMS = (
     "all_reduce_perf", "all_gather_perf", "reduce_scatter_perf", "alltoall_perf", "sendrecv_perf", "broadcast_perf",
 )  # fmt: skip
 _TIMEOUT_S = 120
-_COMPILE = (
-    "gcc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror",
-    # functions that NVML 13 deprecates are those that older clients still ask for
-    "-Wno-deprecated-declarations", "-D_GNU_SOURCE", "-shared", "-fPIC",
-)  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Library:
-    """A shared library of C sources in devices/; `exports` is its linker version script."""
-
-    soname: str
-    sources: tuple[str, ...]
-    exports: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +53,6 @@ class Package:
     units: tuple[tuple[str, str], ...] = ()
     files: tuple[tuple[str, str], ...] = ()
     depends: tuple[str, ...] = field(default=())
-
-
-NVML = Library(
-    "libnvidia-ml.so.1", ("nvml.c", "nvml_health.c", "nvml_links.c", "hardware.c"), "nvml.map"
-)  # fmt: skip
-CUDA = Library(
-    "libcuda.so.1", ("cuda_device.c", "cuda_memory.c", "cuda_streams.c", "hardware.c"), "cuda.map"
-)  # fmt: skip
 
 
 def _unit(description: str, command: str, extra: str = "") -> str:
@@ -170,22 +152,23 @@ def build_repository(cache: Path, versions: Mapping[str, str] | Iterable[tuple[s
     Raises UsageError where a program or the NVML header is missing, UndecidedError where one of them failed.
     """
     locked = dict(versions)
-    header = _nvml_header()
+    header = nvml_header()
     _require("dpkg")
     digest = _digest(locked, header)
     target = cache / f"apt-{digest}"
     if (target / "InRelease").exists():
         return target
-    _require("gcc", "dpkg-deb", "dpkg-architecture", "apt-ftparchive", "gpg", "gpg-agent")
+    _require(*device_libraries.COMPILERS, "dpkg-deb", "dpkg-architecture", "apt-ftparchive", "gpg", "gpg-agent")
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache, prefix=".apt-") as folder:
         work = Path(folder)
         repository = work / "repository"
         repository.mkdir()
         say(f"packages: building {len(PACKAGES) + 1} .debs")
-        _build_runtime(work, repository, digest)
+        runtime = f"1.0.{int(time.time())}+{digest}"
+        _build_runtime(work, repository, runtime)
         for package in PACKAGES:
-            _build(package, locked.get(package.name, package.version), work, repository, header)
+            _build(package, locked.get(package.name, package.version), work, repository, header, runtime)
         _index(repository)
         say("packages: signing the repository")
         _sign(repository)
@@ -198,45 +181,24 @@ def build_repository(cache: Path, versions: Mapping[str, str] | Iterable[tuple[s
     return target
 
 
-def compile_library(library: Library, into: Path, header: Path | None = None) -> Path:
-    """Builds one device library into a folder; returns its path. NVML's header comes from its wheel."""
-    target = into / library.soname
-    include = header or _nvml_header()
-    sources = [str(_DEVICES / source) for source in library.sources]
-    _run(
-        *_COMPILE, "-I", str(include), f"-Wl,-soname,{library.soname}",
-        f"-Wl,--version-script={_DEVICES / library.exports}", *sources, "-lm", "-lpthread", "-o", str(target),
-    )  # fmt: skip
-    return target
-
-
-def _nvml_header() -> Path:
-    """Folder of NVIDIA's nvml.h in the `nvidia-nvml-dev` wheel."""
-    spec = importlib.util.find_spec("nvidia")
-    roots = [Path(root) for root in (spec.submodule_search_locations or ())] if spec else []
-    found = next((path for root in roots for path in sorted(root.glob("*/include/nvml.h"))), None)
-    if found is None:
-        raise UsageError("building the device libraries: nvml.h is missing", "pip install 'rackproof[virtual]'")
-    return found.parent
-
-
 def _require(*programs: str) -> None:
     missing = [name for name in programs if shutil.which(name) is None]
     if missing:
         raise UsageError(
             f"building the packages of virtual nodes: {', '.join(missing)} not found",
-            "apt-get install gcc libc6-dev dpkg-dev apt-utils gpg gpg-agent",
+            "apt-get install gcc g++ libc6-dev dpkg-dev apt-utils gpg gpg-agent",
         )
 
 
-def _sources() -> list[Path]:
-    return sorted(path for path in _DEVICES.iterdir() if path.suffix in (".c", ".h", ".map", ".py"))
+def _modules() -> list[Path]:
+    """The stand-ins' Python."""
+    return sorted(DEVICES.glob("*.py"))
 
 
 def _digest(locked: Mapping[str, str], header: Path) -> str:
     """Sixteen digits of the sha256 over everything that goes into the repository."""
     seen = hashlib.sha256()
-    for path in (*_sources(), Path(__file__), header / "nvml.h"):
+    for path in (*_modules(), *device_libraries.sources(header), Path(device_libraries.__file__), Path(__file__)):
         seen.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     for package in PACKAGES:
         seen.update(f"{package.name}={locked.get(package.name, package.version)}\n".encode())
@@ -248,15 +210,14 @@ def _architecture() -> str:
     return _run("dpkg", "--print-architecture").strip()
 
 
-def _build_runtime(work: Path, repository: Path, digest: str) -> None:
+def _build_runtime(work: Path, repository: Path, version: str) -> None:
     """The package all others depend on: the stand-ins' modules."""
     root = work / _RUNTIME
     home = root / _HOME / "devices"
     home.mkdir(parents=True)
-    for source in _sources():
-        if source.suffix == ".py":
-            shutil.copyfile(source, home / source.name)
-    _control(root, _RUNTIME, f"1.0+{digest}", "device stand-ins of a rackproof virtual node", ("python3",))
+    for source in _modules():
+        shutil.copyfile(source, home / source.name)
+    _control(root, _RUNTIME, version, "device stand-ins of a rackproof virtual node", ("python3",))
     script = root / "DEBIAN/prerm"
     script.write_text(f"#!/bin/sh\nrm -rf /{_HOME}/devices/__pycache__\n")
     script.chmod(0o755)
@@ -268,7 +229,7 @@ def _upstream(version: str) -> str:
     return version.partition(":")[2].partition("-")[0] if ":" in version else version.partition("-")[0]
 
 
-def _build(package: Package, version: str, work: Path, repository: Path, header: Path) -> None:
+def _build(package: Package, version: str, work: Path, repository: Path, header: Path, runtime: str) -> None:
     root = work / package.name
     for path, entry in package.programs:
         _write(root / path, _launcher(entry), 0o755)
@@ -282,7 +243,7 @@ def _build(package: Package, version: str, work: Path, repository: Path, header:
         _write(root / path, text, 0o644)
     # What a program reports as its version is what dpkg installed it as.
     _write(root / _HOME / "devices/versions" / package.name, f"{_upstream(version)}\n", 0o644)
-    _control(root, package.name, version, package.summary, (_RUNTIME, *package.depends))
+    _control(root, package.name, version, package.summary, (f"{_RUNTIME} (>= {runtime})", *package.depends))
     configuration = [f"/{path}\n" for path, _ in package.files if path.startswith("etc/")]
     if configuration:
         _write(root / "DEBIAN/conffiles", "".join(configuration), 0o644)

@@ -1,17 +1,11 @@
-/* libcuda.so.1 of a virtual node: errors, devices and contexts. A GPU's memory is a small piece of the host's, one for
-   each process; a device pointer is a host address in it. Modules (kernels) are refused with CUDA_ERROR_NOT_SUPPORTED.
-   Prototypes follow CUDA 13's cuda.h, which has no wheel without the toolkit: a test calls each one by ctypes. */
+/* libcuda.so.1 of a virtual node: errors and devices. Prototypes follow CUDA 13's cuda.h, which has no wheel without
+   the toolkit: a test calls each one by ctypes. */
 #include "cuda_context.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
-__thread struct context *cuda_current;
-pthread_mutex_t cuda_lock = PTHREAD_MUTEX_INITIALIZER;
-
-static struct context contexts[HW_MAX_GPUS];
 static int visible[HW_MAX_GPUS], visible_count;
 static bool initialised;
 
@@ -72,10 +66,13 @@ static void find_visible(void) {
 }
 
 CUresult cuInit(unsigned int flags) {
+  uint64_t error;
   if (flags)
     return CUDA_ERROR_INVALID_VALUE;
   if (!hw_present())
     return CUDA_ERROR_NO_DEVICE;
+  if (hw_number("cuda_init_error", &error) && error)
+    return (CUresult)error;
   if (!hw_fabric_ready())
     return CUDA_ERROR_SYSTEM_NOT_READY;
   pthread_mutex_lock(&cuda_lock);
@@ -111,7 +108,7 @@ CUresult cuDeviceGet(CUdevice *device, int ordinal) {
   return CUDA_SUCCESS;
 }
 
-static CUresult gpu_of(CUdevice device, int *gpu) {
+CUresult cuda_gpu_of(CUdevice device, int *gpu) {
   if (!initialised)
     return CUDA_ERROR_NOT_INITIALIZED;
   if (device < 0 || device >= visible_count)
@@ -122,7 +119,7 @@ static CUresult gpu_of(CUdevice device, int *gpu) {
 
 static CUresult device_text(CUdevice device, const char *key, char *out, size_t size) {
   int gpu;
-  CUresult result = gpu_of(device, &gpu);
+  CUresult result = cuda_gpu_of(device, &gpu);
   if (result != CUDA_SUCCESS)
     return result;
   return hw_gpu_text(gpu, key, out, size) ? CUDA_SUCCESS : CUDA_ERROR_NOT_SUPPORTED;
@@ -159,8 +156,7 @@ CUresult cuDeviceGetPCIBusId(char *bus_id, int size, CUdevice device) {
   return CUDA_SUCCESS;
 }
 
-/* GPU memory a program may have, and all of it. */
-static CUresult memory_sizes(int gpu, size_t *usable, size_t *total) {
+CUresult cuda_memory_sizes(int gpu, size_t *usable, size_t *total) {
   uint64_t bytes, reserved;
   if (!hw_gpu_number(gpu, "memory_bytes", &bytes) || !hw_gpu_number(gpu, "memory_reserved_bytes", &reserved))
     return CUDA_ERROR_UNKNOWN;
@@ -172,8 +168,8 @@ static CUresult memory_sizes(int gpu, size_t *usable, size_t *total) {
 CUresult cuDeviceTotalMem_v2(size_t *bytes, CUdevice device) {
   int gpu;
   size_t usable;
-  CUresult result = gpu_of(device, &gpu);
-  return result == CUDA_SUCCESS ? memory_sizes(gpu, &usable, bytes) : result;
+  CUresult result = cuda_gpu_of(device, &gpu);
+  return result == CUDA_SUCCESS ? cuda_memory_sizes(gpu, &usable, bytes) : result;
 }
 
 /* Attribute numbers of cuda.h (CUdevice_attribute) and the state key each is read from. */
@@ -186,6 +182,7 @@ static const struct {
     {16, "sm_count", 1},            /* MULTIPROCESSOR_COUNT */
     {36, "memory_clock_mhz", 1000}, /* MEMORY_CLOCK_RATE, kHz */
     {37, "memory_bus_bits", 1},     /* GLOBAL_MEMORY_BUS_WIDTH */
+    {38, "l2_bytes", 1},            /* L2_CACHE_SIZE */
 };
 
 CUresult cuDeviceGetAttribute(int *value, int attribute, CUdevice device) {
@@ -193,7 +190,7 @@ CUresult cuDeviceGetAttribute(int *value, int attribute, CUdevice device) {
   uint64_t number;
   unsigned int bus;
   char pci[HW_TEXT];
-  CUresult result = gpu_of(device, &gpu);
+  CUresult result = cuda_gpu_of(device, &gpu);
   if (result != CUDA_SUCCESS)
     return result;
   for (size_t i = 0; i < sizeof attributes / sizeof *attributes; i++)
@@ -218,80 +215,4 @@ CUresult cuDeviceGetAttribute(int *value, int attribute, CUdevice device) {
     return CUDA_SUCCESS;
   default: return CUDA_ERROR_INVALID_VALUE;
   }
-}
-
-/* A GPU that is already gone cannot be opened; one that goes while in use answers UNKNOWN to everything. */
-CUresult cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice device) {
-  int gpu;
-  CUresult result = gpu_of(device, &gpu);
-  if (result != CUDA_SUCCESS)
-    return result;
-  if (hw_lost(gpu))
-    return CUDA_ERROR_DEVICE_UNAVAILABLE;
-  pthread_mutex_lock(&cuda_lock);
-  struct context *mine = &contexts[gpu];
-  mine->gpu = gpu;
-  result = memory_sizes(gpu, &mine->size, &mine->total);
-  if (result == CUDA_SUCCESS && !mine->memory) {
-    void *memory = mmap(NULL, mine->total, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    mine->memory = memory == MAP_FAILED ? NULL : memory;
-  }
-  if (result == CUDA_SUCCESS && !mine->memory)
-    result = CUDA_ERROR_OUT_OF_MEMORY;
-  if (result == CUDA_SUCCESS) {
-    mine->retained++;
-    *context = mine;
-  }
-  pthread_mutex_unlock(&cuda_lock);
-  return result;
-}
-
-CUresult cuDevicePrimaryCtxRelease_v2(CUdevice device) {
-  int gpu;
-  CUresult result = gpu_of(device, &gpu);
-  if (result != CUDA_SUCCESS)
-    return result;
-  pthread_mutex_lock(&cuda_lock);
-  struct context *mine = &contexts[gpu];
-  if (!mine->retained)
-    result = CUDA_ERROR_INVALID_CONTEXT;
-  else if (--mine->retained == 0) { /* the last one out: memory goes back */
-    munmap(mine->memory, mine->total);
-    memset(mine, 0, sizeof *mine);
-  }
-  pthread_mutex_unlock(&cuda_lock);
-  return result;
-}
-
-CUresult cuDevicePrimaryCtxRelease(CUdevice device) { return cuDevicePrimaryCtxRelease_v2(device); }
-
-CUresult cuCtxSetCurrent(CUcontext context) {
-  if (context && !context->retained)
-    return CUDA_ERROR_INVALID_CONTEXT;
-  cuda_current = context;
-  return CUDA_SUCCESS;
-}
-
-CUresult cuCtxGetCurrent(CUcontext *context) {
-  *context = cuda_current;
-  return CUDA_SUCCESS;
-}
-
-CUresult cuda_enter(void) {
-  if (!cuda_current || !cuda_current->retained)
-    return CUDA_ERROR_INVALID_CONTEXT;
-  return hw_lost(cuda_current->gpu) ? CUDA_ERROR_UNKNOWN : CUDA_SUCCESS;
-}
-
-CUresult cuCtxSynchronize(void) { return cuda_enter(); }
-
-/* Kernels need a machine that runs them. */
-CUresult cuModuleLoadData(void **module, const void *image) {
-  (void)module, (void)image;
-  return CUDA_ERROR_NOT_SUPPORTED;
-}
-
-CUresult cuModuleLoadDataEx(void **module, const void *image, unsigned int count, int *options, void **values) {
-  (void)count, (void)options, (void)values;
-  return cuModuleLoadData(module, image);
 }

@@ -1,6 +1,4 @@
-/* GPU memory: allocation and copies. Every byte moved is added to the GPU's load, and the faults of the state act where
-   they would on hardware: a stuck bit in every byte written or read, a lost GPU in every call after its limit, a slow
-   GPU in the time a copy takes. */
+/* GPU memory: allocation and copies. Every byte moved is added to the GPU's load and goes through the memory model. */
 #include "cuda_context.h"
 
 #include <stdlib.h>
@@ -8,6 +6,8 @@
 #include <time.h>
 
 enum { ALIGNMENT = 512 };
+
+static CUdeviceptr base(void) { return (CUdeviceptr)(uintptr_t)cuda_current->model.words; }
 
 CUresult cuMemGetInfo_v2(size_t *free_bytes, size_t *total) {
   CUresult result = cuda_enter();
@@ -43,7 +43,7 @@ CUresult cuMemAlloc_v2(CUdeviceptr *pointer, size_t bytes) {
     struct block *block = &cuda_current->blocks[place];
     memmove(block + 1, block, (size_t)(cuda_current->block_count++ - place) * sizeof *block);
     *block = (struct block){at, size};
-    *pointer = (CUdeviceptr)(uintptr_t)(cuda_current->memory + at);
+    *pointer = base() + at;
   }
   pthread_mutex_unlock(&cuda_lock);
   return fits ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
@@ -55,7 +55,8 @@ CUresult cuMemFree_v2(CUdeviceptr pointer) {
     return result;
   if (!pointer)
     return CUDA_SUCCESS;
-  size_t at = (size_t)(pointer - (CUdeviceptr)(uintptr_t)cuda_current->memory);
+  cuda_wait_for_kernels(cuda_current);
+  size_t at = (size_t)(pointer - base());
   result = CUDA_ERROR_INVALID_VALUE;
   pthread_mutex_lock(&cuda_lock);
   for (int i = 0; i < cuda_current->block_count; i++)
@@ -89,7 +90,7 @@ CUresult cuMemFreeHost(void *pointer) {
 static bool find_range(CUdeviceptr pointer, size_t bytes, size_t *at) {
   bool inside = false;
   pthread_mutex_lock(&cuda_lock);
-  *at = (size_t)(pointer - (CUdeviceptr)(uintptr_t)cuda_current->memory);
+  *at = (size_t)(pointer - base());
   for (int i = 0; i < cuda_current->block_count && !inside; i++) {
     const struct block *block = &cuda_current->blocks[i];
     inside = *at >= block->at && *at - block->at <= block->size && bytes <= block->size - (*at - block->at);
@@ -98,38 +99,27 @@ static bool find_range(CUdeviceptr pointer, size_t bytes, size_t *at) {
   return inside;
 }
 
-/* The stuck bit reads as 1 whatever was written: it is set again around every access to its byte. */
-static void stick(size_t at, size_t bytes) {
-  uint64_t byte, bit;
-  if (hw_gpu_number(cuda_current->gpu, "stuck_byte", &byte) && hw_gpu_number(cuda_current->gpu, "stuck_bit", &bit) &&
-      byte >= at && byte - at < bytes)
-    cuda_current->memory[byte] |= (char)(1 << (bit & 7));
-}
-
-/* Counts the bytes and makes a slow GPU take its time. A copy that reached the limit is the last that worked. Bytes
-   that cannot be counted are an error: evidence would be missing. */
-static CUresult moved(uint64_t bytes, const struct timespec *since) {
-  double fraction = hw_clock_fraction(cuda_current->gpu);
-  if (!hw_add_moved(cuda_current->gpu, bytes))
-    return CUDA_ERROR_OPERATING_SYSTEM;
-  if (fraction >= 1)
-    return CUDA_SUCCESS;
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  double took = (double)(now.tv_sec - since->tv_sec) + (double)(now.tv_nsec - since->tv_nsec) / 1e9;
-  double more = took * (1 / fraction - 1);
-  struct timespec wait = {(time_t)more, (long)((more - (double)(time_t)more) * 1e9)};
-  nanosleep(&wait, NULL);
-  return CUDA_SUCCESS;
-}
-
-/* An access of the current GPU's memory: checked, and with `start` set. */
+/* An access of the current GPU's memory: checked, with `start` set and the faults read. */
 static CUresult begin(CUdeviceptr pointer, size_t bytes, size_t *at, struct timespec *start) {
   CUresult result = cuda_enter();
   if (result != CUDA_SUCCESS)
     return result;
+  cuda_wait_for_kernels(cuda_current);
+  if (!find_range(pointer, bytes, at))
+    return CUDA_ERROR_INVALID_VALUE;
+  if (cuda_work_fails())
+    return cuda_current->failed;
   clock_gettime(CLOCK_MONOTONIC, start);
-  return find_range(pointer, bytes, at) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+  memory_refresh(&cuda_current->model, cuda_current->gpu);
+  return CUDA_SUCCESS;
+}
+
+/* How much longer a copy to or from the host takes over the GPU's PCIe link than over a whole one. */
+static double link_slowness(void) {
+  uint64_t lanes, loaded;
+  bool narrow = hw_gpu_number(cuda_current->gpu, "pcie_width", &lanes) &&
+                hw_gpu_number(cuda_current->gpu, "pcie_width_loaded", &loaded) && loaded && loaded < lanes;
+  return narrow ? (double)lanes / (double)loaded : 1;
 }
 
 CUresult cuMemcpyHtoD_v2(CUdeviceptr to, const void *from, size_t bytes) {
@@ -138,9 +128,8 @@ CUresult cuMemcpyHtoD_v2(CUdeviceptr to, const void *from, size_t bytes) {
   CUresult result = begin(to, bytes, &at, &start);
   if (result != CUDA_SUCCESS)
     return result;
-  memcpy(cuda_current->memory + at, from, bytes);
-  stick(at, bytes);
-  return moved(bytes, &start);
+  memory_write(&cuda_current->model, at, from, bytes);
+  return cuda_end_work(bytes, &start, link_slowness());
 }
 
 CUresult cuMemcpyDtoH_v2(void *to, CUdeviceptr from, size_t bytes) {
@@ -149,9 +138,8 @@ CUresult cuMemcpyDtoH_v2(void *to, CUdeviceptr from, size_t bytes) {
   CUresult result = begin(from, bytes, &at, &start);
   if (result != CUDA_SUCCESS)
     return result;
-  stick(at, bytes);
-  memcpy(to, cuda_current->memory + at, bytes);
-  return moved(bytes, &start);
+  memory_read(&cuda_current->model, at, to, bytes);
+  return cuda_end_work(bytes, &start, link_slowness());
 }
 
 CUresult cuMemcpyDtoD_v2(CUdeviceptr to, CUdeviceptr from, size_t bytes) {
@@ -162,34 +150,34 @@ CUresult cuMemcpyDtoD_v2(CUdeviceptr to, CUdeviceptr from, size_t bytes) {
     result = begin(to, bytes, &target, &start);
   if (result != CUDA_SUCCESS)
     return result;
-  stick(source, bytes);
-  memmove(cuda_current->memory + target, cuda_current->memory + source, bytes);
-  stick(target, bytes);
-  return moved(2 * bytes, &start); /* read and written */
+  void *between = malloc(bytes ? bytes : 1);
+  if (!between)
+    return CUDA_ERROR_OUT_OF_MEMORY;
+  memory_read(&cuda_current->model, source, between, bytes);
+  memory_write(&cuda_current->model, target, between, bytes);
+  free(between);
+  return cuda_end_work(2 * bytes, &start, 1); /* read and written */
 }
 
-CUresult cuMemsetD8_v2(CUdeviceptr to, unsigned char value, size_t count) {
+/* Fills with a value of 1 or 4 bytes, a piece at a time. */
+static CUresult fill(CUdeviceptr to, const void *value, size_t width, size_t count) {
   struct timespec start;
-  size_t at;
-  CUresult result = begin(to, count, &at, &start);
-  if (result != CUDA_SUCCESS)
-    return result;
-  memset(cuda_current->memory + at, value, count);
-  stick(at, count);
-  return moved(count, &start);
-}
-
-CUresult cuMemsetD32_v2(CUdeviceptr to, unsigned int value, size_t count) {
-  struct timespec start;
-  size_t at;
-  if (count > SIZE_MAX / 4 || to % 4)
+  size_t at, done = 0;
+  char piece[4096];
+  if (count > SIZE_MAX / width || to % width)
     return CUDA_ERROR_INVALID_VALUE;
-  CUresult result = begin(to, count * 4, &at, &start);
+  CUresult result = begin(to, count * width, &at, &start);
   if (result != CUDA_SUCCESS)
     return result;
-  uint32_t *words = (uint32_t *)(void *)(cuda_current->memory + at);
-  for (size_t i = 0; i < count; i++)
-    words[i] = value;
-  stick(at, count * 4);
-  return moved(count * 4, &start);
+  for (size_t i = 0; i < sizeof piece; i += width)
+    memcpy(piece + i, value, width);
+  while (done < count * width) {
+    size_t bytes = count * width - done < sizeof piece ? count * width - done : sizeof piece;
+    memory_write(&cuda_current->model, at + done, piece, bytes);
+    done += bytes;
+  }
+  return cuda_end_work(count * width, &start, 1);
 }
+
+CUresult cuMemsetD8_v2(CUdeviceptr to, unsigned char value, size_t count) { return fill(to, &value, 1, count); }
+CUresult cuMemsetD32_v2(CUdeviceptr to, unsigned int value, size_t count) { return fill(to, &value, 4, count); }

@@ -1,7 +1,8 @@
-"""Stand-in of nccl-tests 2.17 (`all_reduce_perf` and its siblings) on one node: its options, output and exit codes.
+"""Stand-in of nccl-tests 2.17 (`all_reduce_perf` and its siblings): its options, output and exit codes.
 
-Times come from the node's state; the load on every GPU, and what that does to a faulty one, is real to all other
-stand-ins. One process and no MPI: `-t THREADS -g GPUS`.
+Times come from the nodes' states; the load on every GPU, the bytes on NVLinks and HCAs, and what that does to a faulty
+one, are real to all other stand-ins. Started by itself it is one process, `-t THREADS -g GPUS`; started by mpirun it is
+one of many ranks with a GPU each, which find one another as `nccl_ranks` says. Warm-ups move nothing.
 """
 
 from __future__ import annotations
@@ -17,14 +18,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .nccl_model import COLLECTIVES, Collective, channel_lines, choose_path, seconds
+from . import nccl_ranks
+from .nccl_model import COLLECTIVES, Collective, between_nodes, channel_lines, choose_path, seconds
 from .nccl_model import Path as Route
+from .nccl_ranks import Member, Ranks
 from .state import Gpu, NoDriverError, State, packed_version, read
 
 _NCCL_CODE = 22809
 _FLOAT_BYTES = 4
 # Exit codes of nccl-tests 2.17 (testResult_t): a usage error is 0, sizes that make no sense 255.
-_CUDA_ERROR, _NOT_IMPLEMENTED, _WRONG_SIZES = 2, 5, 255
+_CUDA_ERROR, _NCCL_ERROR, _NOT_IMPLEMENTED, _WRONG_SIZES = 2, 3, 5, 255
+# alltoall.cu and sendrecv.cu: "We don't support in-place", so that half is timed and not checked
+_UNCHECKED_IN_PLACE = ("alltoall_perf", "sendrecv_perf")
 _OPTIONS = "t:g:b:e:i:f:n:m:w:N:p:c:o:d:r:z:y:T:hG:C:a:R:S:"
 _LONG = {
     "nthreads": "t", "ngpus": "g", "minbytes": "b", "maxbytes": "e", "stepbytes": "i", "stepfactor": "f", "iters": "n",
@@ -75,8 +80,11 @@ def main() -> int:
         options = parse(sys.argv[1:], program)
         _run(COLLECTIVES[program], options, os.environ)
     except _Failed as failed:
-        sys.stdout.write(str(failed))
+        _say_as_rank(str(failed))
         return failed.code
+    except nccl_ranks.LostError as lost:
+        _say_as_rank(_failure("NCCL", f"remote process exited or there was a network error: {lost}"))
+        return _NCCL_ERROR
     return 0
 
 
@@ -122,7 +130,33 @@ def _size(text: str | int) -> int:
         raise _Failed(_WRONG_SIZES, f"invalid size specified: {text}\n") from error
 
 
+@dataclass(frozen=True)
+class _Session:
+    """One process of a run: its GPUs, all ranks of the communicator in order, and the way between them."""
+
+    collective: Collective
+    options: Options
+    state: State
+    gpus: tuple[Gpu, ...]
+    members: tuple[Member, ...]
+    route: Route
+    ranks: Ranks | None
+
+    @property
+    def nodes(self) -> int:
+        """Hosts in the communicator."""
+        return len({member.host for member in self.members})
+
+    @property
+    def mine(self) -> list[int]:
+        """Ranks of this process."""
+        return [self.ranks.rank] if self.ranks else list(range(len(self.gpus)))
+
+
 def _run(collective: Collective, options: Options, environment: Mapping[str, str]) -> None:
+    ranks = nccl_ranks.joined(environment)
+    if ranks and ranks.rank:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - to the end: rank 0 alone prints
     _say(f"# nccl-tests version {packed_version('nccl-tests')} nccl-headers={_NCCL_CODE} nccl-library={_NCCL_CODE}")
     _say(f"# Collective test starting: {collective.program}")
     by_factor = options.step_factor > 1
@@ -134,25 +168,47 @@ def _run(collective: Collective, options: Options, environment: Mapping[str, str
     )
     _say("#")
     _say("# Using devices")
-    state = _state()
-    gpus = _devices(state, options, environment)
-    for rank, gpu in enumerate(gpus):
-        pci = gpu.need("pci").lower()[4:11]
-        host = socket.gethostname().split(".")[0]
-        place = f"on {host:>10} device {rank:2d} [{pci}:00]"
-        _say(f"#  Rank {rank:2d} Group  0 Pid {os.getpid():6d} {place} {gpu.need('name')}")
-    route = choose_path(state, gpus, collective, environment)
-    _log_channels(state, gpus, route, environment)
+    session = _join(collective, options, environment, ranks)
+    for rank, member in enumerate(session.members):
+        place = f"on {member.host:>10} device {member.device:2d} [{member.pci}:00]"
+        _say(f"#  Rank {rank:2d} Group  0 Pid {member.pid:6d} {place} {member.name}")
+    _log_channels(session, environment)
     time.sleep(_SET_UP_SECONDS)
     _header()
-    if state.values["nccl.hang"] == "1":
+    if any(member.hangs for member in session.members):
         while True:  # the ranks wait for one another for ever
             signal.pause()
-    bandwidths = [bw for size in options.sizes() for bw in _row(collective, options, gpus, route, size)]
+    bandwidths = [bw for size in options.sizes() for bw in _row(session, size)]
     _say("# Out of bounds values : 0 OK")
     _say(f"# Avg bus bandwidth    : {sum(bandwidths) / len(bandwidths):g} ")
     _say("#")
     _say(f"# Collective test concluded: {collective.program}")
+
+
+def _join(collective: Collective, options: Options, environment: Mapping[str, str], ranks: Ranks | None) -> _Session:
+    """The communicator: the GPUs of this process alone, or those of all ranks. Blocks until every rank is there."""
+    state = _state()
+    gpus = _devices(state, options, environment, ranks.local_rank if ranks else 0)
+    inside = choose_path(state, gpus, collective, environment)
+    host = socket.gethostname().split(".")[0]
+    mine = tuple(
+        Member(
+            host, os.getpid(), gpu.index, gpu.need("pci").lower()[4:11], gpu.need("name"), gpu.need("serial"),
+            inside.kind, inside.gb_per_s, tuple(float(state.values[f"hca.{h}.rate_gbit"]) / 8 for h in state.hcas),
+            state.values["nccl.hang"] == "1",
+        )
+        for gpu in gpus
+    )  # fmt: skip
+    if ranks is None:
+        return _Session(collective, options, state, gpus, mine, inside, None)
+    members = ranks.gather(mine[0])
+    hosts = list(dict.fromkeys(member.host for member in members))
+    inside = min((Route(m.path, m.gb_per_s) for m in members), key=lambda route: route.gb_per_s)
+    if len(hosts) > 1:
+        paths = [Route(m.path, m.gb_per_s) for m in members]
+        nics = [next(m.nics for m in members if m.host == name) for name in hosts]
+        inside = between_nodes(paths, nics, collective, len(members))
+    return _Session(collective, options, state, gpus, members, inside, ranks)
 
 
 def _header() -> None:
@@ -177,27 +233,30 @@ def _state() -> State:
     return state
 
 
-def _devices(state: State, options: Options, environment: Mapping[str, str]) -> tuple[Gpu, ...]:
-    """GPUs in rank order: those CUDA_VISIBLE_DEVICES lists, else all."""
+def _devices(state: State, options: Options, environment: Mapping[str, str], first: int) -> tuple[Gpu, ...]:
+    """GPUs in rank order: those CUDA_VISIBLE_DEVICES lists, else all; from the `first` on where ranks share a node."""
     wanted = environment.get("CUDA_VISIBLE_DEVICES")
     visible = list(state.gpus)
     if wanted is not None:
         names = {name: gpu for gpu in state.gpus for name in (str(gpu.index), gpu.need("uuid"))}
         visible = [names[name.strip()] for name in wanted.split(",") if name.strip() in names]
-    if options.ranks > len(visible):
-        text = f"Invalid number of GPUs: {options.ranks} requested but only {len(visible)} were found.\n"
+    first *= options.ranks
+    if first + options.ranks > len(visible):
+        text = f"Invalid number of GPUs: {first + options.ranks} requested but only {len(visible)} were found.\n"
         raise _Failed(_NOT_IMPLEMENTED, f"{text}Please check the number of processes and GPUs per process.\n")
-    chosen = tuple(visible[: options.ranks])
+    chosen = tuple(visible[first : first + options.ranks])
     if any(gpu.lost for gpu in chosen):
         raise _cuda_failure("CUDA-capable device(s) is/are busy or unavailable")
     return chosen
 
 
-def _log_channels(state: State, gpus: Sequence[Gpu], route: Route, environment: Mapping[str, str]) -> None:
+def _log_channels(session: _Session, environment: Mapping[str, str]) -> None:
     """NCCL's own lines, to standard output or to NCCL_DEBUG_FILE (%h host, %p process)."""
     if environment.get("NCCL_DEBUG", "").upper() not in ("INFO", "TRACE"):
         return
-    text = "".join(f"{line}\n" for line in channel_lines(state, gpus, route, environment))
+    hosts = [member.host for member in session.members]
+    lines = channel_lines(session.state, hosts, session.mine, session.route, environment)
+    text = "".join(f"{line}\n" for line in lines)
     where = environment.get("NCCL_DEBUG_FILE")
     if where:
         host = socket.gethostname().split(".")[0]
@@ -206,9 +265,9 @@ def _log_channels(state: State, gpus: Sequence[Gpu], route: Route, environment: 
         sys.stdout.write(text)
 
 
-def _row(collective: Collective, options: Options, gpus: Sequence[Gpu], route: Route, size: int) -> tuple[float, float]:
+def _row(session: _Session, size: int) -> tuple[float, float]:
     """One line of the table: out of place, then in place. Returns both busbw, in GB/s."""
-    ranks = len(gpus)
+    collective, options, ranks = session.collective, session.options, len(session.members)
     elements = size // _FLOAT_BYTES
     size = elements * _FLOAT_BYTES
     root = -1
@@ -216,42 +275,58 @@ def _row(collective: Collective, options: Options, gpus: Sequence[Gpu], route: R
     busbw = []
     for place in range(2):
         # In place saves a little at small sizes and changes nothing at large ones, as measured.
-        took = (seconds(route, collective, size, ranks) - place * 0.4e-6) * _scatter(gpus[0], size, place)
-        _load(collective, options, gpus, route, size)
+        took = seconds(session.route, collective, size, ranks) - place * 0.4e-6
+        took *= _scatter(session.members[0], size, place)
+        _load(session, size)
         time.sleep(min(took * (options.iterations + options.warmups), _LONGEST_ROW_SECONDS / 2))
         algbw = size / took / 1e9
         busbw.append(algbw * collective.bus_share(ranks))
-        wrong = f"{0:6d}" if options.check else "   N/A"
+        checked = options.check and not (place and collective.program in _UNCHECKED_IN_PLACE)
+        wrong = f"{0:6d}" if checked else "   N/A"
         sys.stdout.write(f"  {_number(took * 1e6, 7)}  {_number(algbw, 6)}  {_number(busbw[-1], 6)}  {wrong}")
     _say("")
     return busbw[0], busbw[1]
 
 
-def _scatter(gpu: Gpu, size: int, place: int) -> float:
+def _scatter(first: Member, size: int, place: int) -> float:
     """What differs between two nodes and between two runs: up to 0.4 %, by the GPU, the row and the process."""
-    drawn = hashlib.sha256(f"{gpu.need('serial')} {size} {place} {os.getpid()}".encode()).digest()
+    drawn = hashlib.sha256(f"{first.serial} {size} {place} {first.pid}".encode()).digest()
     return 1 + 0.008 * (drawn[0] / 255 - 0.5)
 
 
-def _load(collective: Collective, options: Options, gpus: Sequence[Gpu], route: Route, size: int) -> None:
-    """The bytes every GPU moves for one half of a row; a GPU that falls off the bus ends the test."""
-    times = options.iterations + options.warmups
-    crossing = int(size * collective.bus_share(len(gpus))) * times
-    for gpu in gpus:
+def _load(session: _Session, size: int) -> None:
+    """The bytes every GPU moves for one half of a row: the timed operations, and the one that is checked.
+
+    A GPU that falls off the bus ends the test; the ranks it leaves behind learn it from NCCL.
+    """
+    collective, ranks = session.collective, len(session.members)
+    times = session.options.iterations + bool(session.options.check)
+    for gpu in session.gpus:
         gpu.add_moved(2 * size * times)  # memory is read and written
-        if route.crosses_nvlink:
+        crossing = session.route.nvlink_bytes(collective, size, ranks) * times
+        if crossing:
             gpu.add_nvlink(crossing)
-    if any(gpu.lost for gpu in gpus):
+    outward = session.route.nic_bytes(collective, size, session.nodes, ranks) * times
+    if outward and session.ranks and not session.ranks.local_rank:
+        nccl_ranks.count_on_rails(session.state, outward)
+    lost = any(gpu.lost for gpu in session.gpus)
+    if session.ranks and session.ranks.any_lost(lost) and not lost:
+        raise _Failed(_NCCL_ERROR, _failure("NCCL", "remote process exited or there was a network error"))
+    if lost:
         raise _cuda_failure("unspecified launch failure")
 
 
 def _cuda_failure(text: str) -> _Failed:
+    return _Failed(_CUDA_ERROR, _failure("CUDA", text))
+
+
+def _failure(kind: str, text: str) -> str:
     host, pid = socket.gethostname().split(".")[0], os.getpid()
     lines = (
-        f"{host}: Test CUDA failure common.cu:1051 '{text}'",
+        f"{host}: Test {kind} failure common.cu:1051 '{text}'",
         f" .. {host} pid {pid}: Test failure common.cu:1011",
     )
-    return _Failed(_CUDA_ERROR, "\n" + "\n".join(lines) + "\n")
+    return "\n" + "\n".join(lines) + "\n"
 
 
 def _number(value: float, width: int) -> str:
@@ -264,3 +339,9 @@ def _number(value: float, width: int) -> str:
 def _say(line: str) -> None:
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
+
+
+def _say_as_rank(text: str) -> None:
+    """To the process's own output: a rank that does not print the table prints its failure."""
+    sys.stdout.flush()
+    os.write(1, text.encode())

@@ -1,10 +1,12 @@
 """Stand-in of `nvidia-smi`: the options a bring-up reads, in the real tool's formats and with its exit codes.
 
-nvidia-smi | -L | -q -x | --query-gpu=A,B --format=csv[,noheader][,nounits] | nvlink -s|-e | --version   [-i ID,...]
+nvidia-smi | -L | -q -x | --query-gpu=A,B --format=csv[,noheader][,nounits] | nvlink -s|-e | --gpu-reset |
+--version   [-i ID,...]
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -12,7 +14,8 @@ from . import smi_query, smi_xml
 from .state import Gpu, NoDriverError, State, read
 
 # man nvidia-smi, RETURN VALUE
-_INVALID_ARGUMENT, _NOT_FOUND, _NO_DRIVER, _GPU_LOST = 2, 6, 9, 15
+_INVALID_ARGUMENT, _NO_PERMISSION, _NOT_FOUND, _NO_DRIVER, _GPU_LOST = 2, 4, 6, 9, 15
+_NOT_RESET = 255  # not in the manual
 
 
 class _Refused(Exception):  # noqa: N818 - carries a sentence and an exit code, and is no error of ours
@@ -50,13 +53,15 @@ def _answer(state: State, given: list[str]) -> tuple[str, int]:
         return _query(state, gpus, query, _option(given, "--format") or "")
     if "-L" in given or "--list-gpus" in given:
         return _list(gpus)
+    if "-r" in given or "--gpu-reset" in given:
+        return _reset(gpus)
     if "--version" in given:
         return _version(state), 0
     if ("-q" in given or "--query" in given) and ("-x" in given or "--xml-format" in given):
         return smi_xml.document(state, gpus), _lost_code(gpus)
     raise _Refused(
         _INVALID_ARGUMENT, f"Invalid combination of input arguments: {' '.join(given)} (the stand-in has -L, -q -x,"
-        " --query-gpu, nvlink -s, nvlink -e, --version)"
+        " --query-gpu, --gpu-reset, nvlink -s, nvlink -e, --version)"
     )  # fmt: skip
 
 
@@ -95,6 +100,21 @@ def _query(state: State, gpus: Sequence[Gpu], fields: str, form: str) -> tuple[s
 def _list(gpus: Sequence[Gpu]) -> tuple[str, int]:
     lines = [_lost_line(gpu) if gpu.lost else f"{_title(gpu)}\n" for gpu in gpus]
     return "".join(lines), _lost_code(gpus)
+
+
+def _reset(gpus: Sequence[Gpu]) -> tuple[str, int]:
+    """Resets the GPUs, all or none: one that a process uses, or that is gone, is a reason not to."""
+    if os.geteuid() != 0:
+        return "Unable to reset GPU: Insufficient Permissions\n", _NO_PERMISSION
+    busy = [(gpu, "GPU is lost") if gpu.lost else (gpu, "In use by another client") for gpu in gpus
+            if gpu.lost or gpu.in_use()]  # fmt: skip
+    if busy:
+        lines = "".join(f"  GPU {gpu.need('pci')}: {why}\n" for gpu, why in busy)
+        return f"The following GPUs could not be reset:\n{lines}\n", _NOT_RESET
+    for gpu in gpus:
+        gpu.reset()
+    lines = "".join(f"GPU {gpu.need('pci')} was successfully reset.\n" for gpu in gpus)
+    return f"{lines}All done.\n", 0
 
 
 def _lost_code(gpus: Sequence[Gpu]) -> int:

@@ -207,6 +207,20 @@ nvmlReturn_t nvmlDeviceGetBoardPartNumber(nvmlDevice_t device, char *out, unsign
 nvmlReturn_t nvmlDeviceGetMinorNumber(nvmlDevice_t device, unsigned int *minor) {
   return nvml_state_number(device, "minor", minor);
 }
+nvmlReturn_t nvmlDeviceGetModuleId(nvmlDevice_t device, unsigned int *module) {
+  REQUIRE(module);
+  ENTER(device);
+  *module = (unsigned int)gpu + 1;
+  return NVML_SUCCESS;
+}
+
+/* A Hopper board does not know where it is (captures of H100 nodes say N/A). */
+nvmlReturn_t nvmlDeviceGetPlatformInfo(nvmlDevice_t device, nvmlPlatformInfo_t *info) {
+  REQUIRE(info);
+  ENTER(device);
+  return NVML_ERROR_NOT_SUPPORTED;
+}
+
 nvmlReturn_t nvmlDeviceValidateInforom(nvmlDevice_t device) {
   ENTER(device);
   return NVML_SUCCESS;

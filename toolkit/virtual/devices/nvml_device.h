@@ -18,11 +18,16 @@ nvmlReturn_t nvml_copy(char *out, unsigned int size, const char *text);
 nvmlReturn_t nvml_state_text(nvmlDevice_t device, const char *key, char *out, unsigned int size);
 nvmlReturn_t nvml_state_number(nvmlDevice_t device, const char *key, unsigned int *out);
 
-/* Corrected errors of DRAM since power-on: the drip times the bytes moved. */
-unsigned long long nvml_corrected_errors(int gpu);
+/* Errors of DRAM; rows remapped for a reason (names of hw_inforom). */
+unsigned long long nvml_dram_errors(int gpu, nvmlMemoryErrorType_t type, nvmlEccCounterType_t counter);
+unsigned int nvml_remapped(int gpu, const char *why);
 
 int nvml_temperature_c(int gpu);
 int nvml_memory_temperature_c(int gpu);
+/* The margin at which a field's limit is; for how long the driver, and the GPU, have slowed it down for its heat. */
+int nvml_margin_limit_c(unsigned int field);
+unsigned long long nvml_sw_thermal_ns(int gpu);
+unsigned long long nvml_hw_thermal_ns(int gpu);
 nvmlReturn_t nvml_power_mw(int gpu, unsigned int *out);
 
 /* SUCCESS and whether the link is up; INVALID_ARGUMENT where the GPU has no such link. */

@@ -1,122 +1,50 @@
-/* How a GPU is: memory and its errors, temperature, power, clocks, PCIe. */
+/* How a GPU is: temperature, power, clocks, PCIe. */
 #include "nvml_device.h"
 
-#include <string.h>
+#include <time.h>
 
-enum { IDLE_C = 29, RISE_C = 38, MEMORY_OFFSET_C = 8, LIMIT_C = 87 };
+/* Of an H100: at a margin of 0 (87 degrees here) the driver slows the GPU down, 2 degrees on the GPU does so itself. */
+enum { IDLE_C = 29, FULL_LOAD_C = 67, MEMORY_OFFSET_C = 8 };
+enum { LIMIT_C = 87, SLOWDOWN_MARGIN_C = -2, SHUTDOWN_MARGIN_C = -8 };
 
-unsigned long long nvml_corrected_errors(int gpu) {
-  double per_gib;
-  if (!hw_gpu_real(gpu, "ecc_corrected_per_gib", &per_gib))
-    return 0;
-  return (unsigned long long)((double)hw_moved(gpu) / (1 << 30) * per_gib);
+static double rise_c(int gpu) {
+  double full;
+  return (hw_gpu_real(gpu, "full_load_celsius", &full) ? full : FULL_LOAD_C) - IDLE_C;
 }
 
-int nvml_temperature_c(int gpu) { return IDLE_C + gpu % 4 + (int)(RISE_C * hw_heat(gpu)); }
+int nvml_temperature_c(int gpu) { return IDLE_C + gpu % 4 + (int)(rise_c(gpu) * hw_heat(gpu)); }
 int nvml_memory_temperature_c(int gpu) { return nvml_temperature_c(gpu) + MEMORY_OFFSET_C; }
+
+static int margin_c(int gpu) { return LIMIT_C - nvml_temperature_c(gpu); }
+
+int nvml_margin_limit_c(unsigned int field) {
+  switch (field) {
+  case NVML_FI_DEV_TEMPERATURE_SHUTDOWN_TLIMIT: return SHUTDOWN_MARGIN_C;
+  case NVML_FI_DEV_TEMPERATURE_SLOWDOWN_TLIMIT: return SLOWDOWN_MARGIN_C;
+  default: /* memory and GPU, at full speed */ return 0;
+  }
+}
+
+/* A nanosecond for every byte the GPU moved while its margin was that small: it grows under load alone. */
+static unsigned long long slowed_ns(int gpu, int margin) {
+  double warmer = LIMIT_C - margin - IDLE_C - gpu % 4;
+  return hw_moved_hotter_than(gpu, warmer / rise_c(gpu));
+}
+
+unsigned long long nvml_sw_thermal_ns(int gpu) { return slowed_ns(gpu, 0); }
+unsigned long long nvml_hw_thermal_ns(int gpu) { return slowed_ns(gpu, SLOWDOWN_MARGIN_C); }
+
+/* Share of its clocks the GPU has now: a hot one halves them itself. */
+static double clock_share(int gpu) {
+  return margin_c(gpu) <= SLOWDOWN_MARGIN_C ? hw_clock_fraction(gpu) / 2 : hw_clock_fraction(gpu);
+}
 
 nvmlReturn_t nvml_power_mw(int gpu, unsigned int *out) {
   uint64_t idle, limit;
   if (!hw_gpu_number(gpu, "idle_power_mw", &idle) || !hw_gpu_number(gpu, "power_limit_mw", &limit))
     return NVML_ERROR_NOT_SUPPORTED;
-  double share = hw_busy(gpu) ? 0.93 * hw_clock_fraction(gpu) : 0.1 * hw_heat(gpu);
+  double share = hw_busy(gpu) ? 0.93 * clock_share(gpu) : 0.1 * hw_heat(gpu);
   *out = (unsigned int)((double)idle + (double)(limit - idle) * share);
-  return NVML_SUCCESS;
-}
-
-static nvmlReturn_t memory_sizes(nvmlDevice_t device, uint64_t *total, uint64_t *reserved) {
-  ENTER(device);
-  bool known = hw_gpu_number(gpu, "memory_bytes", total) && hw_gpu_number(gpu, "memory_reserved_bytes", reserved);
-  return known ? NVML_SUCCESS : NVML_ERROR_NOT_SUPPORTED;
-}
-
-nvmlReturn_t nvmlDeviceGetMemoryInfo(nvmlDevice_t device, nvmlMemory_t *memory) {
-  uint64_t total, reserved;
-  REQUIRE(memory);
-  nvmlReturn_t result = memory_sizes(device, &total, &reserved);
-  if (result == NVML_SUCCESS) /* version 1 counts the reserved bytes as used */
-    *memory = (nvmlMemory_t){.total = total, .free = total - reserved, .used = reserved};
-  return result;
-}
-
-nvmlReturn_t nvmlDeviceGetMemoryInfo_v2(nvmlDevice_t device, nvmlMemory_v2_t *memory) {
-  uint64_t total, reserved;
-  REQUIRE(memory);
-  if (memory->version != nvmlMemory_v2)
-    return NVML_ERROR_ARGUMENT_VERSION_MISMATCH;
-  nvmlReturn_t result = memory_sizes(device, &total, &reserved);
-  if (result == NVML_SUCCESS) {
-    memory->total = total;
-    memory->reserved = reserved;
-    memory->free = total - reserved;
-    memory->used = 0;
-  }
-  return result;
-}
-
-nvmlReturn_t nvmlDeviceGetMemoryBusWidth(nvmlDevice_t device, unsigned int *bits) {
-  return nvml_state_number(device, "memory_bus_bits", bits);
-}
-
-nvmlReturn_t nvmlDeviceGetEccMode(nvmlDevice_t device, nvmlEnableState_t *current, nvmlEnableState_t *pending) {
-  REQUIRE(current && pending);
-  ENTER(device);
-  *current = *pending = NVML_FEATURE_ENABLED;
-  return NVML_SUCCESS;
-}
-
-/* Volatile and aggregate are the same here: a virtual board is as new as its last power-on. */
-nvmlReturn_t nvmlDeviceGetMemoryErrorCounter(nvmlDevice_t device, nvmlMemoryErrorType_t type,
-                                             nvmlEccCounterType_t counter, nvmlMemoryLocation_t location,
-                                             unsigned long long *count) {
-  REQUIRE(count && type < NVML_MEMORY_ERROR_TYPE_COUNT && counter < NVML_ECC_COUNTER_TYPE_COUNT);
-  ENTER(device);
-  switch (location) {
-  case NVML_MEMORY_LOCATION_DRAM:
-    *count = type == NVML_MEMORY_ERROR_TYPE_CORRECTED ? nvml_corrected_errors(gpu) : 0;
-    return NVML_SUCCESS;
-  case NVML_MEMORY_LOCATION_SRAM:
-    *count = 0;
-    return NVML_SUCCESS;
-  default: /* since Ampere the parts of SRAM are counted together */
-    return NVML_ERROR_NOT_SUPPORTED;
-  }
-}
-
-nvmlReturn_t nvmlDeviceGetTotalEccErrors(nvmlDevice_t device, nvmlMemoryErrorType_t type, nvmlEccCounterType_t counter,
-                                         unsigned long long *count) {
-  return nvmlDeviceGetMemoryErrorCounter(device, type, counter, NVML_MEMORY_LOCATION_DRAM, count);
-}
-
-nvmlReturn_t nvmlDeviceGetSramEccErrorStatus(nvmlDevice_t device, nvmlEccSramErrorStatus_t *status) {
-  REQUIRE(status);
-  if (status->version != nvmlEccSramErrorStatus_v1)
-    return NVML_ERROR_ARGUMENT_VERSION_MISMATCH;
-  ENTER(device);
-  *status = (nvmlEccSramErrorStatus_t){.version = nvmlEccSramErrorStatus_v1};
-  return NVML_SUCCESS;
-}
-
-nvmlReturn_t nvmlDeviceGetRemappedRows(nvmlDevice_t device, unsigned int *corrected, unsigned int *uncorrected,
-                                       unsigned int *pending, unsigned int *failure) {
-  REQUIRE(corrected && uncorrected && pending && failure);
-  ENTER(device);
-  *corrected = *uncorrected = *pending = *failure = 0;
-  return NVML_SUCCESS;
-}
-
-nvmlReturn_t nvmlDeviceGetRowRemapperHistogram(nvmlDevice_t device, nvmlRowRemapperHistogramValues_t *values) {
-  REQUIRE(values);
-  memset(values, 0, sizeof *values);
-  return nvml_state_number(device, "remap_banks", &values->max);
-}
-
-nvmlReturn_t nvmlDeviceGetRepairStatus(nvmlDevice_t device, nvmlRepairStatus_t *status) {
-  REQUIRE(status);
-  if (status->version != nvmlRepairStatus_v1)
-    return NVML_ERROR_ARGUMENT_VERSION_MISMATCH;
-  ENTER(device);
-  status->bChannelRepairPending = status->bTpcRepairPending = 0;
   return NVML_SUCCESS;
 }
 
@@ -142,7 +70,7 @@ nvmlReturn_t nvmlDeviceGetMarginTemperature(nvmlDevice_t device, nvmlMarginTempe
   if (margin->version != nvmlMarginTemperature_v1)
     return NVML_ERROR_ARGUMENT_VERSION_MISMATCH;
   ENTER(device);
-  margin->marginTemperature = LIMIT_C - nvml_temperature_c(gpu);
+  margin->marginTemperature = margin_c(gpu);
   return NVML_SUCCESS;
 }
 
@@ -158,6 +86,19 @@ nvmlReturn_t nvmlDeviceGetPowerUsage(nvmlDevice_t device, unsigned int *milliwat
   REQUIRE(milliwatts);
   ENTER(device);
   return nvml_power_mw(gpu, milliwatts);
+}
+
+/* mJ since the driver was loaded: idle power all the time, and 0.65 J for every MB moved. */
+nvmlReturn_t nvmlDeviceGetTotalEnergyConsumption(nvmlDevice_t device, unsigned long long *millijoules) {
+  uint64_t idle;
+  struct timespec now;
+  REQUIRE(millijoules);
+  ENTER(device);
+  if (!hw_gpu_number(gpu, "idle_power_mw", &idle))
+    return NVML_ERROR_NOT_SUPPORTED;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  *millijoules = (unsigned long long)((double)idle * (double)now.tv_sec + 0.00065 * (double)hw_moved(gpu));
+  return NVML_SUCCESS;
 }
 
 nvmlReturn_t nvmlDeviceGetEnforcedPowerLimit(nvmlDevice_t device, unsigned int *milliwatts) {
@@ -199,20 +140,25 @@ nvmlReturn_t nvmlDeviceGetClockInfo(nvmlDevice_t device, nvmlClockType_t type, u
   if (type == NVML_CLOCK_MEM || hw_busy(gpu)) {
     nvmlReturn_t result = nvmlDeviceGetMaxClockInfo(device, type, megahertz);
     if (result == NVML_SUCCESS && type != NVML_CLOCK_MEM)
-      *megahertz = (unsigned int)(*megahertz * hw_clock_fraction(gpu));
+      *megahertz = (unsigned int)(*megahertz * clock_share(gpu));
     return result;
   }
   return type == NVML_CLOCK_GRAPHICS || type == NVML_CLOCK_SM ? nvml_state_number(device, "idle_clock_mhz", megahertz)
                                                               : NVML_ERROR_NOT_SUPPORTED;
 }
 
-/* A slow board says why under load: the external power brake holds its clocks down. */
+/* A slow board says why under load: the external power brake holds its clocks down. A hot one says it until it is
+   cooler again. */
 nvmlReturn_t nvmlDeviceGetCurrentClocksEventReasons(nvmlDevice_t device, unsigned long long *reasons) {
   REQUIRE(reasons);
   ENTER(device);
   *reasons = !hw_busy(gpu) ? nvmlClocksEventReasonGpuIdle : nvmlClocksEventReasonNone;
   if (hw_busy(gpu) && hw_clock_fraction(gpu) < 1)
-    *reasons = nvmlClocksThrottleReasonHwSlowdown | nvmlClocksThrottleReasonHwPowerBrakeSlowdown;
+    *reasons |= nvmlClocksThrottleReasonHwSlowdown | nvmlClocksThrottleReasonHwPowerBrakeSlowdown;
+  if (margin_c(gpu) <= 0)
+    *reasons |= nvmlClocksEventReasonSwThermalSlowdown;
+  if (margin_c(gpu) <= SLOWDOWN_MARGIN_C)
+    *reasons |= nvmlClocksThrottleReasonHwSlowdown | nvmlClocksThrottleReasonHwThermalSlowdown;
   return NVML_SUCCESS;
 }
 
@@ -229,8 +175,15 @@ nvmlReturn_t nvmlDeviceGetMaxPcieLinkGeneration(nvmlDevice_t device, unsigned in
 nvmlReturn_t nvmlDeviceGetGpuMaxPcieLinkGeneration(nvmlDevice_t device, unsigned int *generation) {
   return nvml_state_number(device, "pcie_gen", generation);
 }
+/* A faulty link is as wide as it should be until it has work to do. */
 nvmlReturn_t nvmlDeviceGetCurrPcieLinkWidth(nvmlDevice_t device, unsigned int *lanes) {
-  return nvml_state_number(device, "pcie_width", lanes);
+  uint64_t narrow;
+  REQUIRE(lanes);
+  ENTER(device);
+  if (!hw_busy(gpu) || !hw_gpu_number(gpu, "pcie_width_loaded", &narrow))
+    return nvml_state_number(device, "pcie_width", lanes);
+  *lanes = (unsigned int)narrow;
+  return NVML_SUCCESS;
 }
 nvmlReturn_t nvmlDeviceGetMaxPcieLinkWidth(nvmlDevice_t device, unsigned int *lanes) {
   return nvml_state_number(device, "pcie_width", lanes);

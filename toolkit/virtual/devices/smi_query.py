@@ -34,10 +34,19 @@ def _free_mib(gpu: Gpu) -> str:
     return str((gpu.number("memory_bytes") - gpu.number("memory_reserved_bytes")) // _MIB)
 
 
+def _remembered(name: str) -> Callable[[Gpu], tuple[str, str]]:
+    return lambda gpu: (str(gpu.remembers(name)), "")
+
+
+_COUNTS: dict[tuple[str, str], Callable[[Gpu], tuple[str, str]]] = {
+    ("corrected", "volatile"): lambda gpu: (str(gpu.corrected_errors), ""),
+    ("corrected", "aggregate"): lambda gpu: (str(gpu.remembers("dram_corrected") + gpu.corrected_errors), ""),
+    ("uncorrected", "volatile"): lambda gpu: (str(gpu.uncorrected_errors), ""),
+    ("uncorrected", "aggregate"): _remembered("dram_uncorrected"),
+}
 _ECC = {
-    f"ecc.errors.{kind}.{life}.{place}": _fixed("0")
-    for kind in ("corrected", "uncorrected")
-    for life in ("volatile", "aggregate")
+    f"ecc.errors.{kind}.{life}.{place}": _fixed("0") if place == "sram" else count
+    for (kind, life), count in _COUNTS.items()
     for place in ("dram", "sram", "device_memory", "total")
 }
 _FIELDS: dict[str, Callable[[Gpu], tuple[str, str]]] = {
@@ -77,18 +86,19 @@ _FIELDS: dict[str, Callable[[Gpu], tuple[str, str]]] = {
     "clocks.max.mem": _plain("memory_clock_mhz", "MHz"),
     "pcie.link.gen.current": _plain("pcie_gen"),
     "pcie.link.gen.max": _plain("pcie_gen"),
-    "pcie.link.width.current": _plain("pcie_width"),
+    "pcie.link.width.current": lambda gpu: (gpu.pcie_lanes, ""),
     "pcie.link.width.max": _plain("pcie_width"),
     "ecc.mode.current": _fixed("Enabled"),
     "ecc.mode.pending": _fixed("Enabled"),
+    "remapped_rows.correctable": _remembered("remapped_corrected"),
+    "remapped_rows.uncorrectable": _remembered("remapped_uncorrected"),
+    "remapped_rows.pending": lambda gpu: ("Yes" if gpu.remembers("remap_pending") else "No", ""),
+    "remapped_rows.failure": _fixed("No"),
     "fabric.state": _fabric("Completed", "In Progress"),
     "fabric.status": _fabric("Success", "[N/A]"),
     "fabric.cliqueId": _fixed("0"),
     "fabric.clusterUuid": _fixed("00000000-0000-0000-0000-000000000000"),
 } | _ECC
-for _place in ("dram", "device_memory", "total"):
-    for _life in ("volatile", "aggregate"):
-        _FIELDS[f"ecc.errors.corrected.{_life}.{_place}"] = lambda gpu: (str(gpu.corrected_errors), "")
 _ALIASES = {
     "gpu_name": "name",
     "gpu_uuid": "uuid",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 
-from .state import LIMIT_C, Gpu, State
+from .state import SHUTDOWN_MARGIN_C, SLOWDOWN_MARGIN_C, Gpu, State
 
 _LOST = "GPU is lost"
 _NA = "N/A"
@@ -81,7 +81,7 @@ def _identity(gpu: Gpu) -> Iterator[Node]:
     yield "inforom_version", (("img_version", gpu.need("inforom")), ("oem_object", "2.1"), ("ecc_object", "7.16"))
     yield "c2c_mode", "Disabled"
     yield "gpu_virtualization_mode", (("virtualization_mode", "None"), ("host_vgpu_mode", _NA))
-    yield "gpu_recovery_action", _LOST if gpu.lost else "None"
+    yield "gpu_recovery_action", _or_lost(gpu, "Reset" if gpu.remembers("remap_pending") else "None")
     yield "gsp_firmware_version", gpu.state.values["driver"]
 
 
@@ -92,7 +92,7 @@ def _bus(gpu: Gpu) -> Iterator[Node]:
         ("pcie_gen", (("max_link_gen", generation), ("current_link_gen", _or_lost(gpu, generation)),
                       ("device_current_link_gen", _or_lost(gpu, generation)), ("max_device_link_gen", generation),
                       ("max_host_link_gen", _NA))),
-        ("link_widths", (("max_link_width", width), ("current_link_width", _or_lost(gpu, width)))),
+        ("link_widths", (("max_link_width", width), ("current_link_width", _or_lost(gpu, f"{gpu.pcie_lanes}x")))),
     )  # fmt: skip
     yield (
         "pci",
@@ -111,8 +111,11 @@ def _bus(gpu: Gpu) -> Iterator[Node]:
 
 
 def _reasons(gpu: Gpu) -> tuple[Node, ...]:
-    braked = gpu.busy and gpu.clock_fraction < 1
-    active = {"gpu_idle": not gpu.busy, "hw_slowdown": braked, "hw_power_brake_slowdown": braked}
+    braked, hot = gpu.busy and gpu.clock_fraction < 1, gpu.margin_c <= SLOWDOWN_MARGIN_C
+    active = {
+        "gpu_idle": not gpu.busy, "hw_slowdown": braked or hot, "hw_power_brake_slowdown": braked,
+        "hw_thermal_slowdown": hot, "sw_thermal_slowdown": gpu.margin_c <= 0,
+    }  # fmt: skip
     names = (
         "gpu_idle", "applications_clocks_setting", "sw_power_cap", "hw_slowdown", "hw_thermal_slowdown",
         "hw_power_brake_slowdown", "sync_boost", "sw_thermal_slowdown", "display_clocks_setting",
@@ -125,7 +128,8 @@ def _reasons(gpu: Gpu) -> tuple[Node, ...]:
 def _reason_counters(gpu: Gpu) -> tuple[Node, ...]:
     """Microseconds each reason held. A braked GPU's grows by a nanosecond a byte, as NVML's field 271 does."""
     braked = gpu.moved // 1000 if gpu.clock_fraction < 1 else 0
-    held = (("sw_power_cap", 0), ("sync_boost", 0), ("sw_therm_slowdown", 0), ("hw_therm_slowdown", 0))
+    software, hardware = gpu.slowed_microseconds(0), gpu.slowed_microseconds(SLOWDOWN_MARGIN_C)
+    held = (("sw_power_cap", 0), ("sync_boost", 0), ("sw_therm_slowdown", software), ("hw_therm_slowdown", hardware))
     return tuple(
         (f"clocks_event_reasons_counters_{name}", _or_lost(gpu, f"{microseconds} us"))
         for name, microseconds in (*held, ("hw_power_brake", braked))
@@ -143,36 +147,41 @@ def _memory(gpu: Gpu) -> Iterator[Node]:
 
 def _errors(gpu: Gpu) -> Iterator[Node]:
     yield "ecc_mode", (("current_ecc", "Enabled"), ("pending_ecc", "Enabled"))
-    counts: tuple[Node, ...] = (
-        ("sram_correctable", _or_lost(gpu, "0")),
-        ("sram_uncorrectable_parity", _or_lost(gpu, "0")),
-        ("sram_uncorrectable_secded", _or_lost(gpu, "0")),
-        ("dram_correctable", _or_lost(gpu, str(gpu.corrected_errors))),
-        ("dram_uncorrectable", _or_lost(gpu, "0")),
-    )
     no = _or_lost(gpu, "No")
+    volatile = _counts(gpu, gpu.corrected_errors, gpu.uncorrected_errors)
+    life = _counts(gpu, gpu.remembers("dram_corrected") + gpu.corrected_errors, gpu.remembers("dram_uncorrected"))
     yield (
         "ecc_errors",
         (
-            ("volatile", counts),
-            ("aggregate", (*counts, ("sram_threshold_exceeded", no))),
+            ("volatile", volatile),
+            ("aggregate", (*life, ("sram_threshold_exceeded", no))),
             ("channel_repair_pending", no),
             ("tpc_repair_pending", no),
         ),
     )
-    if gpu.lost:
-        yield "remapped_rows", _LOST
-        return
-    banks = (("max", gpu.number("remap_banks")), ("high", 0), ("partial", 0), ("low", 0), ("none", 0))
-    yield (
-        "remapped_rows",
-        (
-            ("remapped_row_corr", "0"),
-            ("remapped_row_unc", "0"),
-            ("remapped_row_pending", "No"),
-            ("remapped_row_failure", "No"),
-            ("row_remapper_histogram", tuple((f"row_remapper_histogram_{n}", f"{c} bank(s)") for n, c in banks)),
-        ),
+    yield "remapped_rows", _LOST if gpu.lost else _remapped(gpu)
+
+
+def _counts(gpu: Gpu, corrected: int, uncorrected: int) -> tuple[Node, ...]:
+    return (
+        ("sram_correctable", _or_lost(gpu, "0")),
+        ("sram_uncorrectable_parity", _or_lost(gpu, "0")),
+        ("sram_uncorrectable_secded", _or_lost(gpu, "0")),
+        ("dram_correctable", _or_lost(gpu, str(corrected))),
+        ("dram_uncorrectable", _or_lost(gpu, str(uncorrected))),
+    )
+
+
+def _remapped(gpu: Gpu) -> tuple[Node, ...]:
+    corrected, uncorrected = gpu.remembers("remapped_corrected"), gpu.remembers("remapped_uncorrected")
+    used = corrected + uncorrected  # a bank each
+    banks = (("max", gpu.number("remap_banks") - used), ("high", used), ("partial", 0), ("low", 0), ("none", 0))
+    return (
+        ("remapped_row_corr", str(corrected)),
+        ("remapped_row_unc", str(uncorrected)),
+        ("remapped_row_pending", "Yes" if gpu.remembers("remap_pending") else "No"),
+        ("remapped_row_failure", "No"),
+        ("row_remapper_histogram", tuple((f"row_remapper_histogram_{n}", f"{c} bank(s)") for n, c in banks)),
     )
 
 
@@ -182,7 +191,10 @@ def _thermals(gpu: Gpu) -> Iterator[Node]:
         "temperature",
         (
             ("gpu_temp", _or_lost(gpu, f"{gpu.celsius} C")),
-            ("gpu_temp_tlimit", _or_lost(gpu, f"{LIMIT_C - gpu.celsius} C")),
+            ("gpu_temp_tlimit", _or_lost(gpu, f"{gpu.margin_c} C")),
+            ("gpu_temp_max_tlimit_threshold", f"{SHUTDOWN_MARGIN_C} C"),
+            ("gpu_temp_slow_tlimit_threshold", f"{SLOWDOWN_MARGIN_C} C"),
+            ("gpu_temp_max_gpu_tlimit_threshold", "0 C"),
             ("memory_temp", _or_lost(gpu, f"{gpu.memory_celsius} C")),
         ),
     )

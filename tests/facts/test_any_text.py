@@ -23,6 +23,11 @@ WORDS = st.sampled_from(
         "#", "\n", "\r", "[1,0]<stdout>:", "N/A", "nan", "1e999", "\x1b[31m", "{", "}",
         "  1073741824  268435456  float  sum  -1", " 4029.4 266.48 466.33 0", "Rank  0 Pid 1 on a device 0 [0x00] x",
         "# Avg bus bandwidth    : ", "# Out of bounds values : 0 OK", "Link 3: ", "GPU 0: x (UUID: GPU-1)",
+        '{"DCGM Diagnostic": {"test_categories": [', '"tests": [{"name": "a", "results": [{"status": "Pass"}]}]}]}}',
+        "| Error | words |", "|-----  Deployment  --------+---|", "gpuId 0:", "U U D", "Running a_b.", "\n0  1\n",
+        "0   12.50  N/A", "SUM a_b 1.00", "50.0%  proc'd: 1 (2 Gflop/s) - ", "errors: 0 - 3 (WARNING!)",
+        "temps: 40 C - --", "Tested 2 GPUs:", "GPU 0: FAULTY", "gemm_x=1", "name, pci.bus_id", "    ECC Errors",
+        "GPU 00000000:1B:00.0", " : ", "#bytes #iterations BW peak[MB/sec]",
         "CA 'a'", "Port 1:", "<nvidia_smi_log>", "</nvidia_smi_log>", "<gpu id='1'>", "</gpu>",
     ]
 )  # fmt: skip
@@ -90,8 +95,16 @@ def test_an_xid_is_found_whatever_stands_around_it(before: str, after: str) -> N
         "GPU 0: " * 125_000,
         "<a>" * 300_000,
         "# Out of bounds values" + " " * 1_000_000,
+        "| a " * 250_000,
+        "| Error | x |\n" + "|  | a |\n" * 100_000,
+        "50.0%  proc'd: " + "1 (2 Gflop/s) - " * 60_000,
+        "Running a.\n0 1\n" + "0 1.00 2.00\n" * 80_000,
+        "GPU 00000000:1B:00.0\n" + "    a : b\n" * 100_000,
+        "name, uuid\n" + "a, " * 300_000,
+        "a" * 80 + ": b" * 300_000,
+        "{" * 500_000,
     ],
-    ids=range(10),
+    ids=range(18),
 )
 def test_a_megabyte_of_anything_is_read_in_seconds(text: str) -> None:
     """No pattern backtracks: the worst text within the bound takes seconds, for all parsers together."""

@@ -35,7 +35,20 @@ def verify(file: Path, keys: tuple[Path, ...], as_json: bool) -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 @json_option
 def parse(kind: str, file: Path, as_json: bool) -> None:
-    """Parse FILE as output of KIND: kernel-log, nccl-tests, nvidia-smi, nvlink, ibstat, ..."""
+    """Parse FILE as output of KIND.
+
+    \b
+    kernel-log     Xids, SXids, lost GPUs, PCIe errors, line by line
+    kernel-events  the same, joined: cause, consequences, what a burn-in does
+    nvidia-smi     -q -x, -q, --query-gpu as CSV
+    nvlink         nvidia-smi nvlink -s, -e
+    nccl-tests     all_reduce_perf and its like
+    dcgm-diag      dcgmi diag (JSON or table), dcgmi nvlink
+    nvbandwidth    text or JSON
+    gpu-burn       and GEMM sweeps of key=value lines
+    ibstat         adapters and ports
+    perftest       ib_write_bw and its like
+    """
     from rich.pretty import Pretty
 
     from toolkit.facts.parse import read_file

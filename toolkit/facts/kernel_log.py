@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+from toolkit.facts.log_time import seconds_of
 
 MAX_CHARACTERS = 4 * 1024 * 1024
 MAX_TEXT = 512  # characters of an event's own words that are kept
@@ -45,6 +47,7 @@ _SWITCH_DETAIL = re.compile(r"[,\s]{0,4}(?:Severity \d|Data \{)")
 _LOST = re.compile(r"GPU (?:at )?(?:PCI:)?" + _ADDRESS + r":? (?:GPU )?has fallen off the bus")
 _LOST_AT_PROBE = re.compile(r"The NVIDIA GPU (?:PCI:)?" + _ADDRESS)
 _INIT_FAILED = re.compile(r"GPU (?:at )?(?:PCI:)?" + _ADDRESS + r":? (?:RmInitAdapter|rm_init_adapter) failed")
+_RATE_LIMITED = re.compile(r"Rate limiting .{1,60}? for GPU at (?:PCI:)?" + _ADDRESS)
 _AER = re.compile(
     r"(?:AER: (?:Multiple )?|PCIe Bus Error: severity=)(Uncorrect(?:ed|able) \((?:Non-)?Fatal\)|Correct(?:ed|able))",
     re.IGNORECASE,
@@ -76,6 +79,7 @@ class Xid:
     has_process the line carried pid= or name=; `pid` and `process` are None where it said <unknown>
     unit, severity, link, registers   of NVLink errors (74, 144-150); `link` -1 is "no link" in the driver's own words
     address     physical memory address, where the text names one (48, 63, 64, 94, 95, 171)
+    line, at_s  where in the log, from 1; when, in seconds of the log's own epoch (None: the line has no time)
     """
 
     number: int
@@ -93,6 +97,8 @@ class Xid:
     address: int | None = None
     recovery: RecoveryAction | None = None
     caused_by: int | None = None
+    line: int = 0
+    at_s: float | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Number and address always; everything else only where the line said it."""
@@ -124,6 +130,8 @@ class Sxid:
     text: str
     severity: str | None = None
     link: int | None = None
+    line: int = 0
+    at_s: float | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Severity and link only where the line said them."""
@@ -150,6 +158,7 @@ class KernelLog:
     """What a kernel log says about the hardware.
 
     fallen_off_bus, init_failed   addresses, sorted
+    rate_limited   addresses of GPUs whose further messages the driver does not print
     unread      lines that speak of an error of these kinds in no form known here (first 64)
     truncated   the text was longer than 4 MiB; what came after was not read
     """
@@ -158,6 +167,7 @@ class KernelLog:
     sxids: tuple[Sxid, ...] = ()
     fallen_off_bus: tuple[str, ...] = ()
     init_failed: tuple[str, ...] = ()
+    rate_limited: tuple[str, ...] = ()
     aer_corrected: bool = False
     aer_nonfatal: bool = False
     aer_fatal: bool = False
@@ -199,6 +209,7 @@ class _Reading:
     sxids: list[Sxid] = field(default_factory=list)
     lost: set[str] = field(default_factory=set)
     init_failed: set[str] = field(default_factory=set)
+    rate_limited: set[str] = field(default_factory=set)
     aer: set[str] = field(default_factory=set)
     pcie_limited: list[PcieLimited] = field(default_factory=list)
     unread: list[str] = field(default_factory=list)
@@ -209,9 +220,9 @@ class _Reading:
 def parse(text: str) -> KernelLog:
     """Reads a kernel log of any origin. Never raises; reads at most 4 MiB."""
     reading = _Reading()
-    for line in _lines(text[:MAX_CHARACTERS]):
-        _read_gpu_errors(line, reading)
-        _read_switch_errors(line, reading)
+    for number, line in _lines(text[:MAX_CHARACTERS]):
+        _read_gpu_errors(line, number, reading)
+        _read_switch_errors(line, number, reading)
         _read_lost_gpus(line, reading)
         _read_pcie(line, reading)
         if _speaks_of_an_error(line) and len(reading.unread) < MAX_UNREAD and not _was_read(line):
@@ -221,6 +232,7 @@ def parse(text: str) -> KernelLog:
         sxids=tuple(reading.sxids),
         fallen_off_bus=tuple(sorted(reading.lost)),
         init_failed=tuple(sorted(reading.init_failed)),
+        rate_limited=tuple(sorted(reading.rate_limited)),
         aer_corrected="corrected" in reading.aer,
         aer_nonfatal="nonfatal" in reading.aer,
         aer_fatal="fatal" in reading.aer,
@@ -230,20 +242,20 @@ def parse(text: str) -> KernelLog:
     )
 
 
-_INTERESTING = ("Xid", "NVRM", "fallen off", "PCIe", "AER:", "nit_adapter")
+_INTERESTING = ("Xid", "NVRM", "fallen off", "PCIe", "AER:", "nit_adapter", "Rate limiting")
 
 
-def _lines(text: str) -> Iterator[str]:
+def _lines(text: str) -> Iterator[tuple[int, str]]:
     # /dev/kmsg writes a newline inside a record as \x0a: the three lines of a lost GPU arrive as one
-    for raw in text.replace("\\x0a", "\n").split("\n"):
+    for number, raw in enumerate(text.replace("\\x0a", "\n").split("\n"), 1):
         if any(word in raw for word in _INTERESTING):
-            yield _ESCAPE.sub("", raw).rstrip("\r")
+            yield number, _ESCAPE.sub("", raw).rstrip("\r")
 
 
-def _read_gpu_errors(line: str, reading: _Reading) -> None:
+def _read_gpu_errors(line: str, number: int, reading: _Reading) -> None:
     seen: list[dict[str, Any]] = []
     for match, rest in _with_rest(_XID, line):
-        xid = _xid(match, rest)
+        xid = replace(_xid(match, rest), line=number, at_s=seconds_of(line))
         # a tool that quotes its input prints the same event twice in one line
         if xid.as_json() in seen:
             continue
@@ -311,7 +323,7 @@ def _pci(domain: str | None, bus: str, slot: str) -> str:
     return f"{(domain or '0000')[-4:]}:{bus}:{slot}".lower()
 
 
-def _read_switch_errors(line: str, reading: _Reading) -> None:
+def _read_switch_errors(line: str, number: int, reading: _Reading) -> None:
     for match, rest in _with_rest(_SXID, line):
         detail = _SWITCH_DETAIL.match(rest) is not None
         severity = _SWITCH_SEVERITY.match(rest)
@@ -325,6 +337,8 @@ def _read_switch_errors(line: str, reading: _Reading) -> None:
                 text=rest.lstrip(", ")[:MAX_TEXT],
                 severity=_severity(severity[1]) if severity else None,
                 link=int(link[1]) if link else None,
+                line=number,
+                at_s=seconds_of(line),
             )
         )
 
@@ -332,6 +346,7 @@ def _read_switch_errors(line: str, reading: _Reading) -> None:
 def _read_lost_gpus(line: str, reading: _Reading) -> None:
     reading.lost |= {_pci(*m.groups()) for m in _LOST.finditer(line)}
     reading.init_failed |= {_pci(*m.groups()) for m in _INIT_FAILED.finditer(line)}
+    reading.rate_limited |= {_pci(*m.groups()) for m in _RATE_LIMITED.finditer(line)}
     at_probe = _LOST_AT_PROBE.search(line)
     if at_probe:
         reading.lost_at_probe, reading.probe_lines_left = _pci(*at_probe.groups()), _PROBE_LINES

@@ -8,7 +8,18 @@ from types import MappingProxyType
 from typing import Any, Protocol
 
 from toolkit.errors import InputError, Problem, UsageError
-from toolkit.facts import infiniband, kernel_log, nccl_tests, nvidia_smi, nvlink
+from toolkit.facts import (
+    dcgm_diag,
+    gpu_burn,
+    infiniband,
+    kernel_events,
+    kernel_log,
+    nccl_tests,
+    nvbandwidth,
+    nvidia_smi_text,
+    nvlink,
+    perftest,
+)
 from toolkit.facts.unreadable import UnreadableError
 
 MAX_BYTES = 4 * 1024 * 1024
@@ -31,9 +42,14 @@ KINDS: Mapping[str, Callable[[str], Parsed]] = MappingProxyType(
     {
         "kernel-log": kernel_log.parse,
         "nccl-tests": nccl_tests.parse,
-        "nvidia-smi": nvidia_smi.parse,
+        "nvidia-smi": nvidia_smi_text.parse,
         "nvlink": nvlink.parse,
         "ibstat": infiniband.parse,
+        "dcgm-diag": dcgm_diag.parse,
+        "nvbandwidth": nvbandwidth.parse,
+        "gpu-burn": gpu_burn.parse,
+        "perftest": perftest.parse,
+        "kernel-events": kernel_events.parse,
     }
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from toolkit.errors import UsageError
 from toolkit.judge.locate import (
     Counter,
+    Evidence,
     Fabric,
     Observation,
     Outcome,
@@ -23,6 +25,7 @@ from toolkit.judge.locate import (
     fabric_of,
     localise,
     next_round,
+    weigh,
 )
 from toolkit.judge.locate.parts import SegmentKind
 from toolkit.rack.model import Gpu, Hca, Link, LinkKind, Mode, Port, Profile, Rack, Unit, UnitKind
@@ -196,6 +199,26 @@ def test_a_thousand_clean_tests_are_no_more_than_many() -> None:
     assert belief.probability == {}
 
 
+def test_a_fabric_with_more_rails_than_gpus_blames_no_gpu_that_is_not_there() -> None:
+    """A tray of four GPUs and eight ports: a port beyond the fourth has no GPU beside it."""
+    base = rack(4, leaves=2)
+    wide = [
+        replace(u, hcas=tuple(Hca(f"mlx5_{r}", f"0x{u.slot}{r}", r) for r in range(2 * GPUS))) if u.hcas else u
+        for u in base.units
+    ]
+    links = [
+        Link(Port(f"tray{n}", f"mlx5_{r}"), Port(f"leaf{n % 2}", f"{n}-{r}"), LinkKind.INFINIBAND, 50.0, "cable")
+        for n in range(4)
+        for r in range(2 * GPUS)
+    ]
+    fabric = fabric_of(replace(base, units=tuple(wide), links=tuple(links)))
+    last = Test(Plane.RAIL, (7, 15))
+    assert fabric.path(last).fatal == ()
+    assert min(fabric.path(last).full) >= 0
+    belief = believe(fabric, [Observation(last, Outcome.HANG)] * 2)
+    assert {fabric.segments[s].kind for s in belief.probability} <= set(SegmentKind) - {SegmentKind.GPU}
+
+
 readings = st.lists(
     st.tuples(st.sets(st.integers(0, 15), min_size=2, max_size=6), st.sampled_from((1.0, 0.99, 0.97, 0.9, 0.7, 0.5))),
     max_size=8,
@@ -248,3 +271,19 @@ def test_more_clean_tests_of_an_end_lower_its_probability(other: int, times: int
     before = probability(fabric, seen, "tray0:gpu0")
     after = probability(fabric, [*seen, *[nvlink(0, partner)] * times], "tray0:gpu0")
     assert after <= before
+
+
+@settings(max_examples=60, deadline=None)
+@given(readings, st.integers(0, 8))
+def test_evidence_that_grows_says_what_all_of_it_says_at_once(seen: list[tuple[set[int], float]], cut: int) -> None:
+    """What a round does not touch is not counted again, and comes to the same."""
+    fabric = fabric_of(rack(4, leaves=2))
+    observations = [nvlink(*sorted(members), ratio=ratio) for members, ratio in seen]
+    observations += [Observation(Test(Plane.RAIL, o.test.members), Outcome.HANG) for o in observations[:1]]
+    grown = Evidence(fabric)
+    for part in (observations[:cut], (), observations[cut:]):
+        grown.add(part)
+        weigh(grown)
+    one, other = weigh(grown), believe(fabric, observations)
+    assert one.probability == pytest.approx(other.probability)
+    assert (one.mode, one.open, one.explanation) == (other.mode, other.open, other.explanation)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from toolkit.judge.locate import (
+    Evidence,
     Fabric,
     Localisation,
     Observation,
@@ -19,6 +20,7 @@ from toolkit.judge.locate import (
     fabric_of,
     localise,
     next_round,
+    weigh,
 )
 from toolkit.rack.loading import load_rack
 from toolkit.virtual.fault_model import FaultClass, FaultyFabric, Noise, PartFault, draw
@@ -118,3 +120,19 @@ def test_the_model_without_noise_gives_the_level_of_the_worst_part() -> None:
     assert (hit.ratio, missed.ratio) == (pytest.approx(17 / 18), 1.0)
     assert [c.part for c in hit.counters] == [lane]
     assert missed.counters == ()
+
+
+def test_a_decision_costs_what_the_last_round_touched() -> None:
+    """Rounds late in a search read a few segments again: they cost a fraction of the first."""
+    where = fabric("dgx-h100-su")
+    world = FaultyFabric(where, (), random.Random(2))
+    evidence = Evidence(where)
+    judged = []
+    for _ in range(MOST_ROUNDS):
+        tests = next_round(weigh(evidence)).tests
+        if not tests:
+            break
+        judged.append(len({s for t in tests for s in (*where.path(t).full, *where.path(t).fatal)}))
+        evidence.add(world.run(tests))
+    assert judged[-1] < judged[0] / 10
+    assert weigh(evidence).probability == pytest.approx(believe(where, evidence.observations).probability)

@@ -135,24 +135,27 @@ def test_a_failure_outranks_a_doubt():
     assert answer(gates, [node()], [measured(12.0)]) is Answer.FAIL
 
 
-def test_the_odd_one_out_fails_and_a_tie_fails_all():
-    """Sameness blames the minority; two against two blames everybody until something settles it."""
-    rule = gate(operator=Operator.SAME_ACROSS, metric="driver_version", limit=0)
-    names = ["node1", "node2", "node3", "node4"]
-    values = ["580.95.05", "580.95.05", "580.95.05", "580.82.07"]
-    found = judge(
-        [rule],
-        map(node, names),
-        [measured(v, "driver_version", node(n)) for n, v in zip(names, values, strict=True)],
-        NOW,
-        DAY,
-    )
-    assert [str(f.subject) for f in found.of(Answer.FAIL)] == ["node4"]
-    tied = judge(
-        [rule],
-        map(node, names[2:]),
-        [measured(v, "driver_version", node(n)) for n, v in zip(names[2:], values[2:], strict=True)],
-        NOW,
-        DAY,
-    )
-    assert len(tied.of(Answer.FAIL)) == 2
+@pytest.mark.parametrize(
+    ("values", "verdict", "blamed"),
+    [
+        ("aaab", Answer.FAIL, ["node4"]),
+        ("aab", Answer.FAIL, ["node3"]),
+        ("aaaa", Answer.PASS, []),
+        ("aa", Answer.PASS, []),
+        ("ab", Answer.INCONCLUSIVE, []),
+        ("aabb", Answer.INCONCLUSIVE, []),
+        ("aabc", Answer.INCONCLUSIVE, []),
+        ("abc", Answer.INCONCLUSIVE, []),
+        ("aaabc", Answer.FAIL, ["node4", "node5"]),
+        ("aa-", Answer.INCONCLUSIVE, []),
+        ("ab-", Answer.INCONCLUSIVE, []),
+    ],
+)
+def test_the_odd_one_out_is_named_by_a_majority_of_three_and_more(values, verdict, blamed):
+    """Of two that differ either may be wrong; a tie blames nobody; a silent one (-) is a doubt of its own."""
+    rule = gate(operator=Operator.SAME_ACROSS, metric="gemm_digest", limit=None)
+    names = [f"node{n}" for n in range(1, len(values) + 1)]
+    evidence = [measured(v, "gemm_digest", node(n)) for n, v in zip(names, values, strict=True) if v != "-"]
+    found = judge([rule], map(node, names), evidence, NOW, DAY)
+    assert found.answer is verdict
+    assert [str(f.subject) for f in found.of(Answer.FAIL)] == blamed

@@ -1,4 +1,4 @@
-"""Observations laid out for scoring: for every test the likelihood of each mode, for every segment its tests."""
+"""Observations laid out for scoring. It grows round by round, and only what a new test touches is counted again."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from toolkit.judge.locate.fabric import Fabric, Path
+from toolkit.judge.locate.fabric import Fabric, Path, Plane, Test
 from toolkit.judge.locate.observation import (
     CORRUPT,
     COUNTER_SHOWS,
@@ -37,24 +37,146 @@ _COUNTER_HIT = math.log(COUNTER_SHOWS / COUNTER_STRAY) - math.log(1 - COUNTER_SH
 # The mildest slowness that is worth a test, by kind of segment: one NVLink of 18 down; a tenth of anything else.
 _MILDEST: Mapping[SegmentKind, int] = {SegmentKind.GPU: FIRST_LEVEL}
 _MILDEST_ELSE = FIRST_LEVEL + 1
+# Wald's bound: a segment with a fault worth finding is set aside with at most this probability.
+_MISS = 0.004
+_CLEAR = math.log(_MISS)
+_FORGOTTEN = -13.0  # log odds of about a millionth
+
+UNEXPLAINED = 3.0  # a test that a fault would explain better than health by these odds (log) wants an explanation
+SMALL_TEST = 5  # endpoints up to which a test says who has met whom
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
+class Standing:
+    """What is thought of the segments, each judged by itself beside the same known faults.
+
+    probability   of being bad, for those above a millionth
+    mode          likeliest mode, of the same
+    open          no test has ruled them out: untested, or only by readings too few or too noisy
+    """
+
+    probability: dict[int, float]
+    mode: dict[int, int]
+    open: set[int]
+
+    def copy(self) -> Standing:
+        """One that changes apart."""
+        return Standing(dict(self.probability), dict(self.mode), set(self.open))
+
+    def drop(self, segment: int) -> None:
+        """Forgets the segment: it is judged elsewhere."""
+        self.probability.pop(segment, None)
+        self.mode.pop(segment, None)
+        self.open.discard(segment)
+
+    def judge(self, segment: int, modes: Sequence[float], evidence: Evidence) -> None:
+        """Takes the segment's log likelihood ratios in."""
+        self.drop(segment)
+        if max(modes[evidence.mildest[segment] :]) > _CLEAR:
+            self.open.add(segment)
+        prior = evidence.log_prior(segment)
+        if segment not in evidence.full or max(modes[ERRORS:]) + prior < _FORGOTTEN:
+            return
+        odds, how = posterior_odds(modes, prior)
+        if odds > _FORGOTTEN:
+            self.probability[segment], self.mode[segment] = 1 / (1 + math.exp(-odds)), how
+
+
+@dataclass(slots=True)
 class Evidence:
-    """Everything observed.
+    """Everything observed. `add` takes in a round; what was believed of it before is of the moment it was believed.
 
-    likelihood   log likelihood of each mode, by test
+    likelihood   log likelihood of each mode, by test; `gains` are the same against health
     full, fatal  tests, by segment: those it may slow, those it can only hang or corrupt
     hits         tests in which the segment's parts counted errors as originators, by segment
+    ratios       log likelihood ratio of each mode against health, no other fault known, by segment
+    standing     what that makes of each segment
+    wanting      tests that want an explanation
+    readings     tests an endpoint was in, by plane and endpoint
+    met          with whom an endpoint was in a small test, itself included
+    mildest      mildest mode that is worth a test, by segment
+    blocks       segments that tests of a block may slow down on, by block
     """
 
     fabric: Fabric
-    observations: tuple[Observation, ...]
-    likelihood: tuple[Likelihood, ...]
-    paths: tuple[Path, ...]
-    full: Mapping[int, Sequence[int]]
-    fatal: Mapping[int, Sequence[int]]
-    hits: Mapping[int, Sequence[int]]
+    observations: list[Observation] = field(default_factory=list)
+    likelihood: list[Likelihood] = field(default_factory=list)
+    gains: list[Likelihood] = field(default_factory=list)
+    paths: list[Path] = field(default_factory=list)
+    full: dict[int, list[int]] = field(default_factory=dict)
+    fatal: dict[int, list[int]] = field(default_factory=dict)
+    hits: dict[int, list[int]] = field(default_factory=dict)
+    wanting: list[int] = field(default_factory=list)
+    readings: dict[Plane, dict[int, int]] = field(default_factory=lambda: {p: defaultdict(int) for p in Plane})
+    met: dict[int, set[int]] = field(default_factory=lambda: defaultdict(set))
+    ratios: list[list[float]] = field(init=False)
+    mildest: list[int] = field(init=False)
+    standing: Standing = field(init=False)
+    blocks: tuple[frozenset[int], ...] = field(init=False)
+    _known: dict[Test, Path] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        segments = self.fabric.segments
+        self.ratios = [[0.0] * MODES for _ in segments]
+        self.mildest = [_MILDEST.get(s.kind, _MILDEST_ELSE) for s in segments]
+        self.standing = Standing({}, {}, set(range(len(segments))))
+        self.blocks = tuple(self.fabric.segments_of(block) for block in self.fabric.blocks)
+
+    @classmethod
+    def of(cls, fabric: Fabric, observations: Iterable[Observation]) -> Evidence:
+        """All observations at once."""
+        evidence = cls(fabric)
+        evidence.add(observations)
+        return evidence
+
+    def add(self, observations: Iterable[Observation]) -> None:
+        """Takes in more observations."""
+        touched: set[int] = set()
+        for observation in observations:
+            path = self.path(observation.test)
+            self._append(observation, path)
+            touched.update(path.full, path.fatal)
+        for segment in touched:
+            self.standing.judge(segment, self.ratios[segment], self)
+
+    def path(self, test: Test) -> Path:
+        """What the test crosses; asked for when it is weighed and again when it was run."""
+        if test not in self._known:
+            self._known[test] = self.fabric.path(test)
+        return self._known[test]
+
+    def _append(self, observation: Observation, path: Path) -> None:
+        t = len(self.observations)
+        row = log_likelihood(observation)
+        gains = tuple(x - row[HEALTHY] for x in row)
+        self.observations.append(observation)
+        self.likelihood.append(row)
+        self.gains.append(gains)
+        self.paths.append(path)
+        if max(gains) > UNEXPLAINED:
+            self.wanting.append(t)
+        ratios = self.ratios
+        for s in path.full:
+            self.full.setdefault(s, []).append(t)
+            ratios[s] = [a + b for a, b in zip(ratios[s], gains, strict=True)]
+        for s in path.fatal:
+            self.fatal.setdefault(s, []).append(t)
+            ratios[s][CORRUPT] += gains[CORRUPT]
+            ratios[s][HANG] += gains[HANG]
+        self._count(t, observation, path)
+
+    def _count(self, t: int, observation: Observation, path: Path) -> None:
+        """Counters that moved, and who was tested with whom."""
+        counting = {c.part for c in observation.counters if c.errors > 0 and c.originator}
+        for s in {*path.full, *path.fatal} if counting else ():
+            if counting.intersection(self.fabric.segments[s].parts):
+                self.hits.setdefault(s, []).append(t)
+        members = observation.test.members
+        readings = self.readings[observation.test.plane]
+        for e in members:
+            readings[e] += 1
+            if len(members) <= SMALL_TEST:
+                self.met[e].update(members)
 
     def low(self, segment: int) -> tuple[int, ...]:
         """Tests that speak against the segment: low, hung, corrupt, or with its counters moving."""
@@ -68,83 +190,9 @@ class Evidence:
         return _LOG_PRIOR[self.fabric.segments[segment].kind] + hits * _COUNTER_HIT
 
 
-def lay_out(fabric: Fabric, observations: Iterable[Observation]) -> Evidence:
-    """The observations, by test and by segment."""
-    seen = tuple(observations)
-    paths = tuple(fabric.path(o.test) for o in seen)
-    full: dict[int, list[int]] = defaultdict(list)
-    fatal: dict[int, list[int]] = defaultdict(list)
-    hits: dict[int, list[int]] = defaultdict(list)
-    for t, (observation, path) in enumerate(zip(seen, paths, strict=True)):
-        for s in path.full:
-            full[s].append(t)
-        for s in path.fatal:
-            fatal[s].append(t)
-        counting = {c.part for c in observation.counters if c.errors > 0 and c.originator}
-        if counting:
-            for s in {*path.full, *path.fatal}:
-                if counting.intersection(fabric.segments[s].parts):
-                    hits[s].append(t)
-    return Evidence(fabric, seen, tuple(log_likelihood(o) for o in seen), paths, full, fatal, hits)
-
-
-@dataclass(slots=True)
-class Given:
-    """The evidence with some faults taken as known: what is left to explain."""
-
-    evidence: Evidence
-    shown: list[int]  # the mode each test shows under the known faults
-    gains: list[Likelihood]  # what each mode of one more fault would add, by test
-    sums: dict[tuple[int, ...], list[float]] = field(default_factory=dict)
-
-    @classmethod
-    def nothing(cls, evidence: Evidence) -> Given:
-        """No fault known."""
-        gains = [tuple(x - row[HEALTHY] for x in row) for row in evidence.likelihood]
-        return cls(evidence, [HEALTHY] * len(gains), gains)
-
-    def plus(self, segment: int, mode: int) -> Given:
-        """One more fault known."""
-        more = Given(self.evidence, list(self.shown), list(self.gains))
-        tests = list(self.evidence.full.get(segment, ()))
-        if mode >= CORRUPT:
-            tests += self.evidence.fatal.get(segment, ())
-        for t in tests:
-            if mode > more.shown[t]:
-                more.shown[t] = mode
-                row = self.evidence.likelihood[t]
-                more.gains[t] = tuple(row[max(m, mode)] - row[mode] for m in range(MODES))
-        return more
-
-    def modes(self, segment: int) -> list[float]:
-        """Log likelihood ratio of each mode of the segment, against the segment being healthy."""
-        sums = self._slowing(tuple(self.evidence.full.get(segment, ())))
-        for t in self.evidence.fatal.get(segment, ()):
-            sums[CORRUPT] += self.gains[t][CORRUPT]
-            sums[HANG] += self.gains[t][HANG]
-        return sums
-
-    def _slowing(self, tests: tuple[int, ...]) -> list[float]:
-        """Sums over the tests, mode by mode. Segments that were tested alike share them: most are asked for again."""
-        if tests not in self.sums:
-            rows = [self.gains[t] for t in tests]
-            self.sums[tests] = [*map(sum, zip(*rows, strict=True))] if rows else [0.0] * MODES
-        return list(self.sums[tests])
-
-    def odds(self, segment: int, modes: Sequence[float] | None = None) -> tuple[float, int]:
-        """Log odds that the segment is bad too, and its likeliest mode."""
-        weighted = [ratio + share for ratio, share in zip(modes or self.modes(segment), _LOG_SHARE, strict=True)]
-        best = max(range(ERRORS, MODES), key=weighted.__getitem__)
-        peak = weighted[best]
-        total = peak + math.log(sum(math.exp(w - peak) for w in weighted[ERRORS:]))
-        return total + self.evidence.log_prior(segment), best
-
-    def unexplained(self, least: float = 3.0) -> list[int]:
-        """Tests that one more fault would explain clearly better, worst first."""
-        found = [(max(row), t) for t, row in enumerate(self.gains) if max(row) > least]
-        return [t for _, t in sorted(found, key=lambda pair: (-pair[0], pair[1]))]
-
-    def may_still_be(self, segment: int, modes: Sequence[float]) -> float:
-        """Log likelihood ratio of the mode, of those worth a test, that the evidence has ruled out least."""
-        first = _MILDEST.get(self.evidence.fabric.segments[segment].kind, _MILDEST_ELSE)
-        return max(modes[first:])
+def posterior_odds(modes: Sequence[float], log_prior: float) -> tuple[float, int]:
+    """Log odds of being bad by the log likelihood ratio of each mode, and the likeliest mode."""
+    weighted = [ratio + share for ratio, share in zip(modes, _LOG_SHARE, strict=True)]
+    peak = max(weighted[ERRORS:])
+    total = peak + math.log(sum([math.exp(w - peak) for w in weighted[ERRORS:]]))
+    return total + log_prior, weighted.index(peak, ERRORS)

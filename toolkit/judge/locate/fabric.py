@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from toolkit.judge.locate.parts import Segment
+from toolkit.judge.locate.parts import PartKind, Segment
 
 
 class Plane(StrEnum):
@@ -51,6 +51,15 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True)
+class Seat:
+    """Where a rank of a test runs: GPU `index` of the node, and on a rail this HCA of it, empty where it has none."""
+
+    node: str
+    index: int
+    hca: str
+
+
+@dataclass(frozen=True, slots=True)
 class Fabric:
     """Everything that tests of a rack or a scalable unit may cross.
 
@@ -74,12 +83,36 @@ class Fabric:
         nodes = {self.node[e] for e in members}
         if test.plane is Plane.NVLINK:
             crossed = {self.gpu[e] for e in members} | {self.switch[e] for e in members} | nodes
-            return Path(tuple(sorted(crossed)), ())
+            return Path(tuple(sorted(crossed - {-1})), ())
         leaves = {self.leaf[e] for e in members}
         crossed = {self.attachment[e] for e in members} | nodes | leaves
         if len(leaves) > 1 and self.spine >= 0:
             crossed.add(self.spine)
-        return Path(tuple(sorted(crossed)), tuple(sorted(self.gpu[e] for e in members)))
+        gpus = {self.gpu[e] for e in members}
+        return Path(tuple(sorted(crossed - {-1})), tuple(sorted(gpus - {-1})))
+
+    def columns(self, plane: Plane) -> tuple[tuple[int, ...], ...]:
+        """What an endpoint's test on that plane always crosses, by endpoint: its own segment first."""
+        if plane is Plane.NVLINK:
+            return self.gpu, self.node, self.switch
+        return self.attachment, self.node, self.leaf
+
+    def segments_of(self, block: Block) -> frozenset[int]:
+        """Everything that tests of the block may slow down on."""
+        crossed = {column[e] for column in self.columns(block.plane) for e in block.members} - {-1}
+        if block.plane is Plane.RAIL and self.spine >= 0 and len(block.rows) > 1:
+            crossed.add(self.spine)
+        return frozenset(crossed)
+
+    def seats(self, test: Test) -> tuple[Seat, ...]:
+        """Where the test's ranks run, in their order."""
+        return tuple(self._seat(e) for e in test.members)
+
+    def _seat(self, endpoint: int) -> Seat:
+        node = self.segments[self.node[endpoint]].name
+        parts = self.segments[self.attachment[endpoint]].parts if self.attachment[endpoint] >= 0 else ()
+        hcas = [p.name.removeprefix(f"{node}:") for p in parts if p.kind is PartKind.HCA]
+        return Seat(node, int(self.endpoints[endpoint].rpartition("/")[2]), hcas[0] if hcas else "")
 
     def describe(self, test: Test) -> str:
         """The test in words."""

@@ -11,26 +11,22 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from toolkit.judge.locate.evidence import Evidence, Given, lay_out
+from toolkit.judge.locate.evidence import Evidence, Standing, posterior_odds
 from toolkit.judge.locate.fabric import Fabric
+from toolkit.judge.locate.given import Given
 from toolkit.judge.locate.observation import ERRORS, Observation
 
 _MOST_FAULTS = 6
 _BEAM = 6
 _MOST_TESTS = 32  # unexplained tests whose paths are searched for the next fault
 _BEHIND = 7.0  # a set that is a thousand times less likely than the best changes nothing that is shown
-# Wald's bound: a segment with a fault worth finding is set aside with at most this probability.
-_MISS = 0.004
-_CLEAR = math.log(_MISS)
-
-_FORGOTTEN = -13.0  # log odds of about a millionth
 
 _Set = frozenset[int]
 
 
 @dataclass(frozen=True, slots=True)
 class Belief:
-    """What the observations say.
+    """What the observations say. `evidence` may grow after it: act on a belief before more is added.
 
     probability   that the segment is bad, for those above a millionth, by segment
     mode          likeliest mode, for the segments of `probability`
@@ -53,8 +49,12 @@ class _Hypothesis:
 
 
 def believe(fabric: Fabric, observations: Iterable[Observation]) -> Belief:
-    """The posterior. No observations: nobody is a suspect, everything is open."""
-    evidence = lay_out(fabric, observations)
+    """The posterior, from nothing. No observations: nobody is a suspect, everything is open."""
+    return weigh(Evidence.of(fabric, observations))
+
+
+def weigh(evidence: Evidence) -> Belief:
+    """The posterior of evidence that grows: what the last round did not touch is not counted again."""
     found = _search(evidence)
     best = max(found, key=lambda h: h.score)
     total = best.score + math.log(sum(math.exp(h.score - best.score) for h in found))
@@ -62,7 +62,8 @@ def believe(fabric: Fabric, observations: Iterable[Observation]) -> Belief:
     for hypothesis in found:
         for segment in hypothesis.faults:
             weight[segment] = weight.get(segment, 0.0) + math.exp(hypothesis.score - total)
-    probability, mode, still = _beside(evidence, best)
+    beside = _beside(evidence, best)
+    probability, mode = beside.probability, beside.mode
     for segment, (share, how) in _exchanged(evidence, best).items():
         beam = weight.get(segment, 0.0)
         probability[segment] = min(share, beam) if segment in best.faults else max(share, beam)
@@ -70,23 +71,23 @@ def believe(fabric: Fabric, observations: Iterable[Observation]) -> Belief:
     for segment, share in weight.items():
         if segment not in probability:
             probability[segment] = share
-            mode[segment] = Given.nothing(evidence).odds(segment)[1]
-    return Belief(evidence, probability, mode, still, frozenset(best.faults))
+            mode[segment] = Given(evidence).odds(segment)[1]
+    return Belief(evidence, probability, mode, frozenset(beside.open), frozenset(best.faults))
 
 
 def _search(evidence: Evidence) -> list[_Hypothesis]:
     """Sets of faults that explain the evidence, the empty one included."""
-    frontier = [_Hypothesis(0.0, {}, Given.nothing(evidence))]
+    frontier = [_Hypothesis(0.0, {}, Given(evidence))]
     found: dict[_Set, _Hypothesis] = {frozenset(): frontier[0]}
     for _ in range(_MOST_FAULTS):
         floor = max(h.score for h in found.values()) - _BEHIND
         grown: dict[_Set, tuple[float, _Hypothesis, int, int]] = {}
         for parent in frontier:
             for segment in _candidates(parent.given) - parent.faults.keys():
-                modes = parent.given.modes(segment)
-                if parent.score + max(modes[ERRORS:]) + evidence.log_prior(segment) < floor:
+                modes, prior = parent.given.modes(segment), evidence.log_prior(segment)
+                if parent.score + max(modes[ERRORS:]) + prior < floor:
                     continue
-                odds, mode = parent.given.odds(segment, modes)
+                odds, mode = posterior_odds(modes, prior)
                 key = frozenset((*parent.faults, segment))
                 if key not in grown or grown[key][0] < parent.score + odds:
                     grown[key] = (parent.score + odds, parent, segment, mode)
@@ -119,7 +120,7 @@ def _exchanged(evidence: Evidence, best: _Hypothesis) -> dict[int, tuple[float, 
     """For each fault of the best set: how the others, and nothing at all, would do in its place."""
     shares: dict[int, tuple[float, int]] = {}
     for fault in best.faults:
-        rest = Given.nothing(evidence)
+        rest = Given(evidence)
         for segment, mode in best.faults.items():
             if segment != fault:
                 rest = rest.plus(segment, mode)
@@ -133,20 +134,11 @@ def _exchanged(evidence: Evidence, best: _Hypothesis) -> dict[int, tuple[float, 
     return shares
 
 
-def _beside(evidence: Evidence, best: _Hypothesis) -> tuple[dict[int, float], dict[int, int], frozenset[int]]:
-    """Every segment outside the best set, judged beside it: probability, mode, and which are still open."""
-    probability: dict[int, float] = {}
-    mode: dict[int, int] = {}
-    still = set()
-    for s in range(len(evidence.fabric.segments)):
-        if s in best.faults:
-            continue
-        modes = best.given.modes(s)
-        if best.given.may_still_be(s, modes) > _CLEAR:
-            still.add(s)
-        if max(modes[ERRORS:]) + evidence.log_prior(s) < _FORGOTTEN or s not in evidence.full:
-            continue
-        odds, how = best.given.odds(s, modes)
-        if odds > _FORGOTTEN:
-            probability[s], mode[s] = 1 / (1 + math.exp(-odds)), how
-    return probability, mode, frozenset(still)
+def _beside(evidence: Evidence, best: _Hypothesis) -> Standing:
+    """Every segment outside the best set, judged beside it."""
+    standing = evidence.standing.copy()
+    for segment in best.given.touched() - best.faults.keys():
+        standing.judge(segment, best.given.modes(segment), evidence)
+    for segment in best.faults:
+        standing.drop(segment)
+    return standing

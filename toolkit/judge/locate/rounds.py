@@ -11,7 +11,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from toolkit.judge.locate.fabric import Block, Fabric, Plane, Test
+from toolkit.judge.locate.evidence import SMALL_TEST
+from toolkit.judge.locate.fabric import Block, Plane, Test
 from toolkit.judge.locate.observation import CORRUPT, ERRORS, FIRST_LEVEL, LEVELS, SPREAD
 from toolkit.judge.locate.parts import SegmentKind
 from toolkit.judge.locate.posterior import Belief
@@ -19,7 +20,7 @@ from toolkit.judge.locate.suspects import convicted
 
 _WORTH_A_TEST = 0.003  # probability from which on a segment gets a test of its own
 _MOST_SUSPECTS = 512
-_GROUPINGS = (1, 2, 4)  # suspects a test
+_GROUPINGS = (1, 2, SMALL_TEST - 1)  # suspects a test
 _TEST_COST = 0.002  # bits: of two rounds that tell the same, the one with fewer tests
 _NEVER_SURE = 0.9  # a suspect that is likely but lacks a second reading is still worth a test
 _MOST_READINGS = 12  # of one segment: noise that has not settled by then is not settled by one more
@@ -63,19 +64,11 @@ def _usable(belief: Belief, proven: set[int]) -> dict[Plane, frozenset[int]]:
     usable = {}
     for plane in Plane:
         members = {e for b in fabric.blocks if b.plane is plane for e in b.members}
-        usable[plane] = frozenset(
-            e
-            for e in members
-            if not any(column[e] in proven for column in _columns(fabric, plane)) and fabric.gpu[e] not in fatal
-        )
+        if proven:
+            spoilt = {e for column in fabric.columns(plane) for e in members if column[e] in proven}
+            members -= spoilt | {e for e in members if fabric.gpu[e] in fatal}
+        usable[plane] = frozenset(members)
     return usable
-
-
-def _columns(fabric: Fabric, plane: Plane) -> tuple[tuple[int, ...], ...]:
-    """What an endpoint's test always crosses: its own segment first."""
-    if plane is Plane.NVLINK:
-        return fabric.gpu, fabric.node, fabric.switch
-    return fabric.attachment, fabric.node, fabric.leaf
 
 
 def _suspects(belief: Belief, proven: set[int]) -> dict[int, float]:
@@ -100,24 +93,19 @@ def _endpoints_of(
     belief: Belief, suspects: dict[int, float], usable: dict[Plane, frozenset[int]]
 ) -> list[tuple[Plane, int]]:
     """Where the suspects are tested, likeliest first; an endpoint is tested on one plane a round."""
-    fabric = belief.evidence.fabric
+    fabric, readings = belief.evidence.fabric, belief.evidence.readings
     at: dict[int, list[tuple[Plane, int]]] = defaultdict(list)
-    seen: dict[tuple[Plane, int], int] = defaultdict(int)
-    for observation in belief.evidence.observations:
-        for e in observation.test.members:
-            seen[observation.test.plane, e] += 1
     columns = ((Plane.NVLINK, fabric.gpu), (Plane.RAIL, fabric.attachment), *((p, fabric.node) for p in Plane))
     for plane, column in columns:
-        for e in sorted(usable[plane]):
-            if column[e] in suspects:
-                at[column[e]].append((plane, e))
+        for e in sorted(e for e in usable[plane] if column[e] in suspects):
+            at[column[e]].append((plane, e))
     wanted: dict[int, tuple[Plane, int]] = {}
     for s in suspects:
         # What is suspected on both planes is tested on the one that knows it least: that tells the two apart.
-        for where in sorted(at[s], key=lambda where: seen[where]):
-            known = wanted.setdefault(where[1], where)
-            if seen[where] < seen[known]:
-                wanted[where[1]] = where
+        for plane, e in sorted(at[s], key=lambda where: readings[where[0]][where[1]]):
+            known = wanted.setdefault(e, (plane, e))
+            if readings[plane][e] < readings[known[0]][e]:
+                wanted[e] = plane, e
     return list(wanted.values())
 
 
@@ -125,14 +113,13 @@ def _group(
     belief: Belief, wanted: Sequence[tuple[Plane, int]], usable: dict[Plane, frozenset[int]], size: int
 ) -> Iterator[Test]:
     """Tests of `size` wanted endpoints and a partner that is ruled out; without such, of two wanted ones."""
-    fabric = belief.evidence.fabric
-    met = _met(belief)
-    asked = set(wanted)
+    fabric, met = belief.evidence.fabric, belief.evidence.met
+    asked = {plane: {e for p, e in wanted if p is plane} for plane in Plane}
+    taken = {e for _, e in wanted}
     for block in fabric.blocks:
-        here = [e for e in block.members if (block.plane, e) in asked]
-        if not here:
+        if asked[block.plane].isdisjoint(block.members):
             continue
-        taken = {e for _, e in wanted}
+        here = [e for e in block.members if e in asked[block.plane]]
         free = [e for e in block.members if e in usable[block.plane] and e not in taken]
         free.sort(key=lambda e: _doubt(belief, block.plane, e))
         yield from _fill(block.plane, here, free, met, size)
@@ -143,8 +130,7 @@ def _fill(plane: Plane, here: list[int], free: list[int], met: dict[int, set[int
     while left:
         chosen, left = left[:size], left[size:]
         if free:
-            strangers = [e for e in free if not met[chosen[0]] & {e}]
-            partner = (strangers or free)[0]
+            partner = next((e for e in free if e not in met[chosen[0]]), free[0])
             free.remove(partner)
             chosen.append(partner)
         while len(chosen) < 2 and left:
@@ -155,21 +141,10 @@ def _fill(plane: Plane, here: list[int], free: list[int], met: dict[int, set[int
             yield Test(plane, tuple(sorted(chosen)))
 
 
-def _met(belief: Belief) -> dict[int, set[int]]:
-    """Who has been in a small test with whom: a third partner is one not met before."""
-    met: dict[int, set[int]] = defaultdict(set)
-    for observation in belief.evidence.observations:
-        members = observation.test.members
-        if len(members) <= 1 + max(_GROUPINGS):
-            for e in members:
-                met[e].update(members)
-    return met
-
-
 def _doubt(belief: Belief, plane: Plane, endpoint: int) -> tuple[int, float]:
     """How little an endpoint is known to be good: whether it is still open, and its probability."""
     fabric = belief.evidence.fabric
-    own = _columns(fabric, plane)[0][endpoint], fabric.node[endpoint]
+    own = fabric.columns(plane)[0][endpoint], fabric.node[endpoint]
     return sum(s in belief.open for s in own), max(belief.probability.get(s, 0.0) for s in own)
 
 
@@ -183,7 +158,7 @@ def _gain(belief: Belief, suspects: dict[int, float], tests: Sequence[Test]) -> 
         return 0.0
     crossed: dict[int, list[int]] = defaultdict(list)
     for t, test in enumerate(tests):
-        for s in belief.evidence.fabric.path(test).full:
+        for s in belief.evidence.path(test).full:
             if s in suspects:
                 crossed[s].append(t)
     mass: dict[tuple[int, ...], float] = defaultdict(float)
@@ -206,34 +181,27 @@ def _power(mode: int) -> float:
 
 def _screens(belief: Belief, usable: dict[Plane, frozenset[int]], busy: set[int]) -> Iterator[Test]:
     """Groups that rule out what is still open: first the plane where most has never been tested."""
-    fabric, evidence = belief.evidence.fabric, belief.evidence
+    evidence = belief.evidence
+    blocks = list(zip(evidence.fabric.blocks, evidence.blocks, strict=True))
     lacking: dict[Plane, tuple[int, int]] = {}
     for plane in Plane:
-        still = {s for b in fabric.blocks if b.plane is plane for s in _own(fabric, b) if s in belief.open}
+        still = {s for block, crossed in blocks if block.plane is plane for s in crossed & belief.open}
         lacking[plane] = (sum(s not in evidence.full for s in still), len(still))
     for plane in sorted(Plane, key=lambda p: lacking[p], reverse=True):
-        for block in fabric.blocks:
-            if block.plane is plane and lacking[plane][1]:
+        for block, crossed in blocks:
+            if block.plane is plane and not crossed.isdisjoint(belief.open):
                 yield from _screen(belief, block, usable[plane], busy)
-
-
-def _own(fabric: Fabric, block: Block) -> set[int]:
-    own = {column[e] for column in _columns(fabric, block.plane) for e in block.members} - {-1}
-    if block.plane is Plane.RAIL and fabric.spine >= 0 and len(block.rows) > 1:
-        own.add(fabric.spine)
-    return own
 
 
 def _screen(belief: Belief, block: Block, usable: frozenset[int], busy: set[int]) -> Iterator[Test]:
     """The block's next pattern, for groups in which something is open. Adds to `busy`."""
-    fabric = belief.evidence.fabric
     done = _patterns_done(belief, block)
     for group in _pattern(block, done):
         members = tuple(sorted(e for e in group if e in usable and e not in busy))
         if len(members) < 2:
             continue
         test = Test(block.plane, members)
-        crossed = fabric.path(test).full
+        crossed = belief.evidence.path(test).full
         if any(s in belief.open and _worth_reading(belief, s) for s in crossed):
             busy.update(members)
             yield test
@@ -242,7 +210,7 @@ def _screen(belief: Belief, block: Block, usable: frozenset[int], busy: set[int]
 def _patterns_done(belief: Belief, block: Block) -> int:
     """How often the block was screened: readings of its least read member."""
     evidence, fabric = belief.evidence, belief.evidence.fabric
-    column = _columns(fabric, block.plane)[0]
+    column = fabric.columns(block.plane)[0]
     return min((len(evidence.full.get(column[e], ())) for e in block.members), default=0)
 
 

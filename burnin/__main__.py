@@ -11,18 +11,31 @@ exit 143 stopped by SIGTERM; everything it had started is stopped too
 from __future__ import annotations
 
 import argparse
+import math
 import re
 import signal
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING, TypedDict
 
 from burnin import VERSION
 
+if TYPE_CHECKING:
+    from burnin.child import Reporter
+
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 _VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
+_FURTHEST_S = 3600.0
+
+
+class _Common(TypedDict):
+    seconds: float
+    folder: Path
+    prefix: str
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -39,11 +52,19 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="execute a suite, appending records to DIR/records.jsonl")
     run.set_defaults(do=_run)
     run.add_argument("--run", required=True, type=_run_id, metavar="ID", help="the run's name; once ended, never again")
-    run.add_argument("--suite", choices=("quick", "standard"), required=True)
+    run.add_argument("--suite", choices=("rehearsal", "quick", "standard", "long"), required=True)
     run.add_argument("--out", required=True, type=Path, metavar="DIR")
     run.add_argument("--gpus", type=int, default=0, metavar="N", help="GPUs the node should have")
     run.add_argument("--deadline", type=float, metavar="S", help="seconds for the whole suite")
     run.add_argument("--kernel-log", type=Path, default=Path("/dev/kmsg"), metavar="FILE")
+    run.add_argument(
+        "--begin-at", type=_begin, default=0.0, metavar="EPOCH",
+        help="start the load then (seconds since 1970, at most an hour ahead): nodes in steps, or all at once",
+    )  # fmt: skip
+    run.add_argument(
+        "--gpu-stagger", type=_seconds, default=0.0, metavar="S", help="seconds between the starts of two GPUs"
+    )
+    run.add_argument("--unproven", action="store_true", help="also run kernels that no GPU has confirmed yet")
     run.add_argument(
         "--env", type=_variable, action="append", default=[], metavar="NAME=VALUE",
         help="put into the workloads' environment, which is otherwise clean; recorded",
@@ -54,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
 
     workload = commands.add_parser("workload")  # what a suite starts: records on standard output
     workload.set_defaults(do=_workload)
-    workload.add_argument("name", choices=("nvml", "hbm"))
+    workload.add_argument("name", choices=("nvml", *_WORKLOADS))
     workload.add_argument("--run", required=True)
     workload.add_argument("--suite", required=True)
     workload.add_argument("--out", required=True, type=Path)
@@ -62,8 +83,13 @@ def _parser() -> argparse.ArgumentParser:
     workload.add_argument("--settle", type=float, default=0.0)
     workload.add_argument("--gpu", type=int)
     workload.add_argument("--pci")
-    workload.add_argument("--seconds", type=float, default=60.0)
+    workload.add_argument("--seconds", type=float, default=0.0)
     workload.add_argument("--rounds", type=int, default=1)
+    workload.add_argument("--retention", type=float, default=0.0)
+    workload.add_argument("--cycles", type=int, default=1)
+    workload.add_argument("--rest", type=float, default=0.0)
+    workload.add_argument("--thorough", action="store_true")
+    workload.add_argument("--unproven", action="store_true")
     return parser
 
 
@@ -80,12 +106,33 @@ def _variable(text: str) -> tuple[str, str]:
     return found[1], found[2]
 
 
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= _FURTHEST_S:
+        raise argparse.ArgumentTypeError(f"a number of seconds between 0 and {_FURTHEST_S:.0f} was expected")
+    return value
+
+
+def _begin(text: str) -> float:
+    """A time since the epoch that is near: a clock that is wrong must not make the node wait for ever."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.inf
+    if not value <= time.time() + _FURTHEST_S:
+        raise argparse.ArgumentTypeError("seconds since 1970 were expected, at most an hour ahead of this node's clock")
+    return value
+
+
 def _run(options: argparse.Namespace) -> int:
-    from burnin import suite
+    from burnin import suite, suites
     from burnin.journal import BusyError, Journal, JournalError
 
     signal.signal(signal.SIGTERM, _stop)
-    chosen = next(s for s in suite.SUITES if s.name == options.suite)
+    chosen = suites.BY_NAME[options.suite]
     if options.deadline is not None:
         chosen = replace(chosen, deadline_s=options.deadline)
     try:
@@ -98,6 +145,8 @@ def _run(options: argparse.Namespace) -> int:
                 expected_gpus=options.gpus,
                 log=options.kernel_log,
                 environment=dict(options.env),
+                timing=suite.Timing(options.begin_at, options.gpu_stagger),
+                unproven=options.unproven,
             )
         journal.close()
     except BusyError as error:
@@ -133,22 +182,70 @@ def _version(options: argparse.Namespace) -> int:
 
 
 def _workload(options: argparse.Namespace) -> int:
-    from burnin.child import Reporter
-
     if options.name == "nvml":
         from burnin import telemetry
 
         return telemetry.watch(options.run, options.suite, options.out, options.prefix, options.settle)
-    from burnin.hbm import fill_verify
+    return _WORKLOADS[options.name](options)
 
-    return fill_verify.run(
-        Reporter(fill_verify.NAME, options.gpu),
-        options.pci,
+
+def _hbm(options: argparse.Namespace) -> int:
+    from burnin.hbm import sweeps
+
+    return sweeps.run(
+        *_subject(options),
         seed=f"{options.run}/{options.gpu}",
-        seconds=options.seconds,
         rounds=options.rounds,
-        evidence=options.out / f"{options.prefix}hbm_miscompares_gpu{options.gpu}.json",
+        retention_s=options.retention,
+        thorough=options.thorough,
+        **_common(options),
     )
+
+
+def _gemm(options: argparse.Namespace) -> int:
+    from burnin.gemm import run
+
+    # one seed for all GPUs: their digests are compared
+    return run.run(*_subject(options), seed=options.run, unproven=options.unproven, **_common(options))
+
+
+def _together(options: argparse.Namespace) -> int:
+    from burnin import together
+
+    return together.run(
+        *_subject(options),
+        seed=f"{options.run}/{options.gpu}/together",
+        retention_s=options.retention,
+        cycles=options.cycles,
+        rest_s=options.rest,
+        **_common(options),
+    )
+
+
+def _pcie(options: argparse.Namespace) -> int:
+    from burnin.pcie import copies
+
+    return copies.run(*_subject(options), seed=f"{options.run}/{options.gpu}/pcie", **_common(options))
+
+
+_WORKLOADS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "hbm": _hbm,
+    "gemm": _gemm,
+    "together": _together,
+    "pcie": _pcie,
+}
+
+
+def _subject(options: argparse.Namespace) -> tuple[Reporter, str]:
+    """What every workload on a GPU begins with."""
+    from burnin.child import Reporter
+
+    return Reporter(options.name, options.gpu), options.pci
+
+
+def _common(options: argparse.Namespace) -> _Common:
+    """What every workload on a GPU takes beside."""
+    return {"seconds": options.seconds, "folder": options.out, "prefix": options.prefix}
 
 
 def _print(text: str) -> None:

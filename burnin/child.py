@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from burnin import record
@@ -17,18 +18,23 @@ from burnin.journal import utc_now
 from burnin.record import Artifact, Measured, Outcome, Progress, Start, WorkloadEnded
 from burnin.supervise import Ended, How
 
+# What a process says to the suite, not to the reader of the records: see ends.py and safety.py.
+TO_SUITE = frozenset({"cuda_result", "safety_stop"})
+
 # Of one process: many times what a workload has to say, and all of a node's still fit record.MAX_RECORDS.
 _MOST_BYTES = 4 << 20
 _MOST_RECORDS = 10_000
 _STDOUT = 1
+_PROGRESS_S = 0.5  # between two progress records: two hours of them are well under _MOST_RECORDS
 
 
-@dataclass(frozen=True)
+@dataclass
 class Reporter:
     """The workload's end: says what was measured, on standard output."""
 
     workload: str
     gpu: int | None = None
+    _last_progress: float = field(default=-_PROGRESS_S, init=False, repr=False)
 
     def measured(
         self, metric: str, unit: str, value: float | str | None, *, gpu: int | None = None, link: int | None = None
@@ -38,7 +44,11 @@ class Reporter:
             self._say(Measured(utc_now(), self.workload, metric, unit, value, self.gpu if gpu is None else gpu, link))
 
     def progress(self, done: float, text: str) -> None:
-        """Report how far we are; `done` in 0..1."""
+        """Report how far we are; `done` in 0..1. To be called often: what comes too close to the last is left out."""
+        now = time.monotonic()
+        if now - self._last_progress < _PROGRESS_S and done < 1.0:
+            return
+        self._last_progress = now
         self._say(Progress(utc_now(), self.workload, min(1.0, max(0.0, done)), record.clean(text, 256), self.gpu))
 
     def artifact(self, path: Path) -> None:
@@ -79,6 +89,7 @@ class RecordSink:
     gpu: int | None
     keep: Callable[[record.Record], None]
     greet: Callable[[Start], None] | None = None  # takes the GPUs that were found; None: it is not asked for them
+    tell: Callable[[Measured], None] | None = None  # takes what is TO_SUITE; None: it is kept like the rest
     said: WorkloadEnded | None = None
     _line: bytes = b""
     _bytes: int = 0
@@ -112,6 +123,8 @@ class RecordSink:
             raise record.RecordError(f"a record of gpu {self.gpu} was expected")
         if isinstance(item, WorkloadEnded):
             self.said = item
+        elif isinstance(item, Measured) and item.metric in TO_SUITE and self.tell is not None:
+            self.tell(item)
         else:
             self.keep(item)
 
@@ -128,8 +141,10 @@ def _outcome(ended: Ended, said: WorkloadEnded | None) -> tuple[Outcome, str]:
     last_words = f": {ended.stderr.strip()[-600:]}" if ended.stderr.strip() else ""
     if ended.how is How.NOT_STARTED:
         return Outcome.UNAVAILABLE, f"cannot be started: {ended.reason}"
-    if ended.how is How.DEADLINE:
+    if ended.how in (How.DEADLINE, How.SILENT):
         return Outcome.TIMED_OUT, ended.reason
+    if ended.how is How.STOPPED:
+        return Outcome.STOPPED, ended.reason
     if ended.how is How.REFUSED:
         return Outcome.CRASHED, f"stopped: {ended.reason}"
     if ended.how is How.SIGNALLED:

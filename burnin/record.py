@@ -27,6 +27,7 @@ from typing import Any, BinaryIO, NoReturn
 MAX_LINE_BYTES = 64 * 1024
 MAX_RECORDS = 200_000
 MAX_TEXT = 4096
+MAX_WORD = 256  # of a measurement
 
 _LARGEST = 2.0**64  # no counter of the hardware is wider
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -40,6 +41,7 @@ class Outcome(str, Enum):  # noqa: UP042 - StrEnum is 3.11; nodes may have 3.10
     CRASHED = "crashed"
     TIMED_OUT = "timed_out"
     UNAVAILABLE = "unavailable"  # the node lacks what the workload needs
+    STOPPED = "stopped"  # by the suite, because its GPU must not go on
 
 
 @dataclass(frozen=True)
@@ -293,7 +295,7 @@ def _measured(raw: dict[str, Any]) -> Measured:
         workload=_text(raw, "workload", 128),
         metric=_text(raw, "metric", 128),
         unit=_text(raw, "unit", 32),
-        value=_plain(value, "value", 256) if isinstance(value, str) else _number(raw, "value"),
+        value=_plain(value, "value", MAX_WORD) if isinstance(value, str) else _number(raw, "value"),
         gpu=_index(raw, "gpu"),
         link=_index(raw, "link"),
     )

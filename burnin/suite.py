@@ -1,67 +1,51 @@
 """Runs a suite: telemetry beside it, workloads one after another, every end recorded, whatever becomes of them.
 
 This process loads no vendor library and holds no thread: what can hang or crash does so in a process of its own.
+A GPU that must not go on (too hot, an Xid that says so, work that hung on it) gets no more work: what runs on it is
+stopped, what would follow is recorded as stopped, and the other GPUs go on.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from burnin import VERSION, kernel_log, telemetry
+from burnin import VERSION, ends, kernel_log, safety
 from burnin.child import RecordSink, workload_end
-from burnin.hbm import fill_verify
 from burnin.journal import Journal, JournalError, utc_now
 from burnin.kernel_log import KernelLog
-from burnin.nccl.all_reduce import MIB, AllReduce
-from burnin.record import End, GpuIdentity, Measured, Outcome, Start, WorkloadEnded, clean
-from burnin.supervise import Running, Supervisor
+from burnin.record import End, GpuIdentity, Measured, Outcome, Progress, Start, WorkloadEnded, clean
+from burnin.suites import Suite
+from burnin.supervise import How, Running, Supervisor
 from burnin.workload import Bench, OwnProcess, UnavailableError, Workload
 
+NAME = "suite"  # of what is recorded of the run as a whole
 _IDENTITY_S = 60.0  # a driver that loads for the first time takes tens of seconds
 _LAST_SNAPSHOT_S = 60.0
+_GRACE_S = 2.0  # for the process to learn of an Xid from CUDA, or to report that its work hung
+_STEP_S = 1.0  # between two words on what is being waited for
 
 
 @dataclass(frozen=True)
-class Suite:
-    """Workloads in order. `settle_s` is waited between the load and the last snapshot."""
+class Timing:
+    """When the load begins, so that the power of many GPUs rises in steps, or all at once.
 
-    name: str
-    workloads: tuple[Workload, ...]
-    deadline_s: float
-    settle_s: float
-    watch: OwnProcess = field(default_factory=lambda: OwnProcess(telemetry.NAME, False, 0, listens=True))
+    `begin_at` is in seconds since the epoch (0, or past: at once); the GPUs of a node begin `gpu_stagger_s` apart.
+    """
 
-    @property
-    def planned(self) -> tuple[str, ...]:
-        """Names of all that is to be recorded."""
-        return (self.watch.name, *(w.name for w in self.workloads), kernel_log.NAME)
+    begin_at: float = 0.0
+    gpu_stagger_s: float = 0.0
 
 
-def _hbm(deadline_s: float, seconds: float, rounds: int) -> OwnProcess:
-    arguments = ("--seconds", str(seconds), "--rounds", str(rounds))
-    return OwnProcess(fill_verify.NAME, per_gpu=True, deadline_s=deadline_s, arguments=arguments)
+@dataclass(frozen=True)
+class _Ban:
+    """Why a GPU gets no more work; what runs on it is stopped from `since` on (time.monotonic)."""
 
-
-SUITES = (
-    Suite(
-        name="quick",
-        workloads=(_hbm(deadline_s=75, seconds=60, rounds=1), AllReduce(deadline_s=90)),
-        deadline_s=240,
-        settle_s=2,
-    ),
-    Suite(
-        name="standard",
-        workloads=(
-            _hbm(deadline_s=330, seconds=300, rounds=8),
-            AllReduce(deadline_s=180, largest=16384 * MIB, iterations=50),
-        ),
-        deadline_s=720,
-        settle_s=5,
-    ),
-)
+    why: str
+    since: float
+    is_safety_stop: bool
 
 
 def run(
@@ -72,36 +56,53 @@ def run(
     expected_gpus: int = 0,
     log: Path = Path("/dev/kmsg"),
     environment: Mapping[str, str] | None = None,
+    timing: Timing | None = None,
+    unproven: bool = False,
 ) -> None:
     """Execute the suite and write its records, `end` included. Raises JournalError when they cannot be kept.
 
     `expected_gpus` are planned even if the driver lists fewer: the missing ones are recorded as unavailable.
     """
-    _Execution(suite, journal, Bench(run_id, suite.name, journal, environment or {}), expected_gpus, log).run()
+    bench = Bench(run_id, suite.name, journal, environment or {}, unproven=unproven)
+    _Execution(suite, journal, bench, expected_gpus, log, timing or Timing()).run()
+
+
+def _has_completed(running: Running) -> bool:
+    said = running.sink.said if isinstance(running.sink, RecordSink) else None
+    whole = running.ended is not None and running.ended.how is How.EXITED and running.ended.status == 0
+    return whole and said is not None and said.outcome is Outcome.COMPLETED
 
 
 class _Execution:
-    def __init__(self, suite: Suite, journal: Journal, bench: Bench, expected_gpus: int, log: Path) -> None:
+    def __init__(
+        self, suite: Suite, journal: Journal, bench: Bench, expected_gpus: int, log: Path, timing: Timing
+    ) -> None:
         self._suite = suite
         self._journal = journal
-        self._bench = bench
+        self._timing = timing
+        self._bench = replace(bench, tell=self._hear)
         self._expected_gpus = expected_gpus
         self._log = KernelLog(log)
         self._limit = time.monotonic() + suite.deadline_s
         self._started = False
         self._ended: list[str] = []
-        self._supervisor = Supervisor(self._log.drain)
+        self._words: dict[int, list[str]] = {}  # of CUDA, by GPU
+        self._bans: dict[int, _Ban] = {}  # by GPU
+        self._load: list[Running] = []
+        self._supervisor = Supervisor(self._tick)
 
     def run(self) -> None:
         try:
             watch = self._start_watch()
+            self._pause(self._timing.begin_at - time.time(), watch, "load begins")
             for workload in self._suite.workloads:
                 if self._left() > 0:
-                    self._run(workload)
+                    self._run(workload, watch)
             watch.close_stdin()
             watch.allow(self._suite.settle_s + _LAST_SNAPSHOT_S)
             self._supervisor.wait([watch])
             self._conclude(self._suite.watch, [watch])
+            self._conclude_gpus(watch)
             self._conclude_log()
             self._journal.append(End(utc_now(), self._suite.planned, tuple(self._ended)), durable=True)
         finally:
@@ -119,7 +120,8 @@ class _Execution:
         )
         job, _ = watch.prepare(self._bench, None)
         running = self._supervisor.start(
-            replace(job, deadline_s=longest), RecordSink(watch.name, None, self._bench.keep, greet=self._greet)
+            replace(job, deadline_s=longest),
+            RecordSink(watch.name, None, self._bench.keep, greet=self._greet, tell=self._hear),
         )
         self._supervisor.wait_until(lambda: self._started or running.ended is not None, _IDENTITY_S)
         self._greet(Start(self._bench.run, utc_now(), self._suite.name, VERSION, ()))
@@ -133,20 +135,73 @@ class _Execution:
             start = Start(self._bench.run, utc_now(), self._suite.name, VERSION, found.gpus)
             self._journal.append(start, durable=True)
 
-    def _run(self, workload: Workload) -> None:
-        """One workload on all its GPUs at the same time, or once for the node."""
-        started: list[Running] = []
-        for gpu in self._subjects(workload):
+    def _pause(self, seconds: float, watch: Running, what: str) -> None:
+        """Wait, saying so, in time that counts in nobody's deadline."""
+        begun = time.monotonic()
+        name = self._suite.workloads[0].name if self._suite.workloads else NAME
+        while (left := seconds - (time.monotonic() - begun)) > 0:
+            self._journal.append(Progress(utc_now(), name, 0.0, f"{what} in {left:.0f} s"))
+            self._supervisor.wait_until(lambda: False, min(left, _STEP_S))
+        waited = time.monotonic() - begun
+        self._limit += waited
+        watch.deadline += waited
+
+    def _tick(self) -> None:
+        """Look for what forbids a GPU to go on, and stop what runs on it."""
+        self._log.drain()
+        for xid in self._log.fresh_xids():
+            why = safety.why_stop(xid)
+            for gpu in self._bench.gpus if why else ():
+                if safety.pci_place(gpu.pci) == xid.pci:
+                    self._forbid(gpu.index, why, _GRACE_S)
+        now = time.monotonic()
+        for gpu_index, ban in self._bans.items():
+            if now >= ban.since:
+                for running in self._load:
+                    if running.job.gpu in (None, gpu_index):
+                        self._supervisor.stop(running, f"GPU {gpu_index} must not go on: {ban.why}")
+
+    def _hear(self, said: Measured) -> None:
+        """Take what a process says to the suite."""
+        if said.gpu is None or not isinstance(said.value, str):
+            return
+        if said.metric == safety.SAFETY_STOP:
+            self._forbid(said.gpu, said.value)
+        elif said.metric == ends.CUDA_RESULT:
+            self._words.setdefault(said.gpu, []).append(said.value)
+            if said.value == ends.HUNG:
+                self._forbid(said.gpu, "work on it hung", _GRACE_S, is_safety_stop=False)
+
+    def _forbid(self, gpu: int, why: str, grace_s: float = 0.0, *, is_safety_stop: bool = True) -> None:
+        """Give the GPU no more work; the first safety reason stands."""
+        if gpu not in self._bans or (is_safety_stop and not self._bans[gpu].is_safety_stop):
+            self._bans[gpu] = _Ban(why, time.monotonic() + grace_s, is_safety_stop)
+
+    def _run(self, workload: Workload, watch: Running) -> None:
+        """One workload on all its GPUs, or once for the node."""
+        self._load = []
+        for position, gpu in enumerate(self._subjects(workload)):
+            if position:
+                self._pause(self._timing.gpu_stagger_s, watch, f"{workload.name}: gpu {gpu.index if gpu else 0} begins")
             index = gpu.index if gpu else None
+            banned = self._banned(index)
+            if banned:
+                self._end(workload.name, index, Outcome.STOPPED, banned)
+                continue
             try:
                 job, sink = workload.prepare(self._bench, gpu)
             except UnavailableError as error:
                 self._end(workload.name, index, Outcome.UNAVAILABLE, str(error))
                 continue
             job = replace(job, deadline_s=min(job.deadline_s, self._left()))
-            started.append(self._supervisor.start(job, sink))
-        self._supervisor.wait(started)
+            self._load.append(self._supervisor.start(job, sink))
+        self._supervisor.wait(self._load)
+        started, self._load = self._load, []
         self._conclude(workload, started)
+
+    def _banned(self, gpu: int | None) -> str:
+        """Why this GPU, or (None) a node with all its GPUs, gets no more work; empty when it does."""
+        return "; ".join(f"GPU {i} must not go on: {ban.why}" for i, ban in self._bans.items() if gpu in (None, i))
 
     def _subjects(self, workload: Workload) -> tuple[GpuIdentity | None, ...]:
         """What the workload runs on. A GPU that is planned and not there is recorded as that."""
@@ -171,7 +226,19 @@ class _Execution:
                 said = f"its output could not be read: {type(error).__name__}: {error}"
                 end = replace(end, outcome=Outcome.CRASHED, detail=clean(f"{said}; {end.detail}"))
             self._journal.append(end, durable=True)
+            word = ends.word_of(running.ended) if isinstance(workload, OwnProcess) else None
+            if running.job.gpu is not None and word is not None:
+                self._hear(Measured(utc_now(), NAME, ends.CUDA_RESULT, "word", word, running.job.gpu))
         self._ended.append(workload.name)
+
+    def _conclude_gpus(self, watch: Running) -> None:
+        """Write what the suite alone can say of each GPU: how CUDA fared on it, whether it was stopped."""
+        for gpu, words in self._words.items():
+            for flag, value in ends.flags(words).items():
+                self._journal.append(Measured(utc_now(), NAME, flag, "flag", value, gpu))
+        stopped = {gpu: ban.why for gpu, ban in self._bans.items() if ban.is_safety_stop}
+        if stopped or _has_completed(watch):  # that nothing was stopped says nothing when nobody looked
+            self._journal.append(Measured(utc_now(), NAME, safety.SAFETY_STOP, "word", safety.word(stopped)))
 
     def _conclude_log(self) -> None:
         self._log.drain()

@@ -36,13 +36,18 @@ class How(Enum):
     EXITED = "exited"
     SIGNALLED = "signalled"  # by somebody else, or by its own fault (SIGSEGV)
     DEADLINE = "deadline"  # stopped by us
+    SILENT = "silent"  # stopped by us: it said nothing for too long
+    STOPPED = "stopped"  # by us, for a reason outside it
     REFUSED = "refused"  # stopped by us for what it wrote
     NOT_STARTED = "not started"
 
 
 @dataclass(frozen=True)
 class Job:
-    """A program to run: on one GPU or (None) for the node. `env` is its whole environment."""
+    """A program to run: on one GPU or (None) for the node. `env` is its whole environment.
+
+    `silence_s` is the longest it may say nothing on its standard output; 0: as long as it likes.
+    """
 
     name: str
     argv: tuple[str, ...]
@@ -50,13 +55,15 @@ class Job:
     deadline_s: float
     gpu: int | None = None
     listens: bool = False  # its input stays open until `Running.close_stdin`
+    silence_s: float = 0.0
 
 
 @dataclass(frozen=True)
 class Ended:
     """The end of a program.
 
-    `status` is its exit status or the signal's number; `stuck` are processes that we could not stop.
+    `status` is its exit status or the signal's number; `stuck` are processes that we could not stop; `silent_s` is
+    how long it had said nothing when we began to stop it, or when it ended.
     """
 
     how: How
@@ -65,6 +72,7 @@ class Ended:
     reason: str = ""
     stderr: str = ""
     stuck: tuple[int, ...] = ()
+    silent_s: float = 0.0
 
 
 class Sink(Protocol):
@@ -86,6 +94,7 @@ class Running:
     stderr: bytearray = field(default_factory=bytearray)
     stderr_bytes: int = 0
     open_pipes: int = 0
+    heard: float = 0.0  # when it last wrote to its standard output
     stopping: tuple[How, str] | None = None
     term_at: float = 0.0
     killed_at: float = 0.0
@@ -127,7 +136,7 @@ class Supervisor:
         except OSError as error:
             ended = Ended(How.NOT_STARTED, 0.0, reason=f"{job.argv[0]}: {error.strerror or error}")
             return Running(job, sink, None, now, now, ended=ended)
-        running = Running(job, sink, process, now, now + job.deadline_s)
+        running = Running(job, sink, process, now, now + job.deadline_s, heard=now)
         if not job.listens:
             running.close_stdin()
         assert process.stdout is not None and process.stderr is not None  # noqa: S101 - both are PIPE above
@@ -159,6 +168,10 @@ class Supervisor:
             self._step(running, time.monotonic())
         self._tick()
 
+    def stop(self, running: Running, reason: str) -> None:
+        """Begin to stop a program that still runs; `wait` for its end."""
+        self._ask_to_stop(running, How.STOPPED, reason)
+
     def close(self) -> None:
         """Stop everything that still runs, with proof, and let go. Output that comes now is dropped."""
         self._tick = _do_nothing
@@ -186,6 +199,8 @@ class Supervisor:
     def _take_output(self, running: Running, data: bytes) -> None:
         if running.stopping is not None and running.stopping[0] is How.REFUSED:
             return
+        if running.stopping is None:
+            running.heard = time.monotonic()
         refused = running.sink.write(data)
         if refused:
             self._ask_to_stop(running, How.REFUSED, refused)
@@ -214,13 +229,20 @@ class Supervisor:
             if running.open_pipes == 0 or now - running.gone_at > _LINGER_S:
                 self._finish(running)
             return
-        if running.stopping is None and now > running.deadline:
-            self._ask_to_stop(running, How.DEADLINE, f"still running after {now - running.started:.0f} s")
-        elif running.stopping is not None and not running.killed_at and now - running.term_at > _GRACE_S:
+        if running.stopping is None:
+            self._check_time(running, now)
+        elif not running.killed_at and now - running.term_at > _GRACE_S:
             running.killed_at = now
             _signal_group(process.pid, signal.SIGKILL)
         elif running.killed_at and now - running.killed_at > _PROOF_S:
             self._finish(running)
+
+    def _check_time(self, running: Running, now: float) -> None:
+        silence = now - running.heard
+        if now > running.deadline:
+            self._ask_to_stop(running, How.DEADLINE, f"still running after {now - running.started:.0f} s")
+        elif running.job.silence_s and silence > running.job.silence_s:
+            self._ask_to_stop(running, How.SILENT, f"said nothing for {silence:.0f} s")
 
     def _finish(self, running: Running) -> None:
         """Reap the program and prove that nothing of its group is left."""
@@ -242,6 +264,7 @@ class Supervisor:
             reason=reason,
             stderr=running.stderr.decode("utf-8", "replace"),
             stuck=stuck,
+            silent_s=(running.term_at or time.monotonic()) - running.heard,
         )
         self._running.remove(running)
 

@@ -4,7 +4,8 @@ Runs as a process of its own beside the workloads, because a call into a broken 
 
     snapshot -> one sample a second until standard input ends -> wait until counters settle -> snapshot -> differences
 
-What could not be read on both sides has no difference: it is not reported, and the snapshots say why.
+What could not be read on both sides has no difference: it is not reported, and the snapshots say why. A GPU that
+stays at its own temperature limit is reported at once (`safety_stop`): the suite takes the load off it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import os
 import select
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from burnin import VERSION, snapshot
@@ -22,22 +22,14 @@ from burnin.child import Reporter
 from burnin.device.nvml import Nvml, NvmlUnavailableError
 from burnin.journal import utc_now
 from burnin.record import Outcome, Start
+from burnin.safety import SAFETY_STOP, Heat
+from burnin.samples import Metric, Samples
 from burnin.snapshot import Snapshot, answered
 
 NAME = "nvml"
 _SAMPLE_S = 1.0
+_LINKS_EVERY = 10  # samples: reading the links of a GPU takes dozens of calls
 _STDIN = 0
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A number of a GPU, or (gpu None) of the node."""
-
-    name: str
-    unit: str
-    value: float
-    gpu: int | None = None
-
 
 # metric, unit, readings whose growth is summed, divisor
 _DELTAS = (
@@ -48,20 +40,29 @@ _DELTAS = (
     ("row_remaps_delta", "count", ("remaps_corrected", "remaps_uncorrected"), 1),
     ("pcie_replays_delta", "count", ("pcie_replays",), 1),
     ("hw_slowdown_ms_delta", "ms", ("hw_thermal_ns", "hw_brake_ns"), 1_000_000),
+    ("power_brake_ms_delta", "ms", ("hw_brake_ns",), 1_000_000),
     ("sw_thermal_ms_delta", "ms", ("sw_thermal_ns",), 1_000_000),
+    ("power_cap_ms_delta", "ms", ("power_cap_ns",), 1_000_000),  # grows under every full load: not a fault
+    ("c2c_errors_delta", "count", ("c2c_errors",), 1),
+)
+# metric, prefix of the links' readings
+_LINK_DELTAS = (("nvlink_errors_delta", "nvlink_errors."), ("nvlink_recoveries_delta", "nvlink_recoveries."))
+# metric, unit, reading as it is before the run: a board that has worked elsewhere shows here
+_HISTORY = (
+    ("hbm_uncorrected_errors_lifetime", "count", "aggregate_ecc_dram_uncorrected"),
+    ("sram_uncorrected_errors_lifetime", "count", "aggregate_ecc_sram_uncorrected"),
 )
 # metric, unit, reading as it is after the run
 _STATES = (
     ("recovery_action_after", "code", "recovery_action"),
     ("row_remap_pending_after", "code", "remap_pending"),
     ("row_remap_failure_after", "code", "remap_failure"),
+    ("remap_banks_exhausted", "count", "remap_banks_none"),
+    ("sram_threshold_exceeded", "flag", "sram_threshold_exceeded"),
+    ("channel_repair_pending", "flag", "channel_repair_pending"),
+    ("tpc_repair_pending", "flag", "tpc_repair_pending"),
+    ("inforom_valid", "flag", "inforom_valid"),
     ("nvlinks_active", "count", "nvlinks_active"),
-)
-# metric, unit, reading of which the highest counts, divisor
-_HIGHEST = (
-    ("gpu_celsius_max", "celsius", "gpu_celsius", 1),
-    ("hbm_celsius_max", "celsius", "hbm_celsius", 1),
-    ("gpu_watts_max", "watt", "power_mw", 1000),
 )
 
 
@@ -81,14 +82,17 @@ def watch(run: str, suite: str, folder: Path, prefix: str, settle_s: float) -> i
     report.hello(Start(run, utc_now(), suite, VERSION, tuple(snapshot.identity(i, s) for i, s in before.items())))
     _keep(report, nvml, before, folder / f"{prefix}nvml_before.json")
     report.measured("gpu_count", "count", sum(answered(taken) for taken in before.values()))
-    samples = [before]
-    while not _input_ended(_SAMPLE_S):
-        samples.append({index: snapshot.warmth(nvml, nvml.gpu(index)) for index in before})
+    watched = _Watch(report, nvml, before)
+    while not _input_ended(watched.pause_s()):
+        watched.sample()
     time.sleep(settle_s)
     after = snapshot.snapshots(nvml, at_least=len(before))
     _keep(report, nvml, after, folder / f"{prefix}nvml_after.json")
-    for metric in (*differences(before, after), *extremes([*samples, after])):
+    watched.samples.add(utc_now(), after)
+    _keep_text(report, watched.samples.csv(), folder / f"{prefix}nvml_samples.csv")
+    for metric in (*differences(before, after), *watched.samples.metrics()):
         report.measured(metric.name, metric.unit, metric.value, gpu=metric.gpu)
+    report.measured("telemetry_busy", "fraction", watched.busy())
     nvml.close()
     report.ended(Outcome.COMPLETED)
     return 0
@@ -102,18 +106,43 @@ def differences(before: dict[int, Snapshot], after: dict[int, Snapshot]) -> Iter
             yield from _differences(index, first, after[index])
 
 
-def extremes(samples: Iterable[dict[int, Snapshot]]) -> Iterator[Metric]:
-    """The highest of each sampled reading, by GPU; nothing for a reading that was never had."""
-    highest: dict[tuple[int, str], float] = {}
-    for sample in samples:
-        for index, readings in sample.items():
-            for _, _, key, _ in _HIGHEST:
-                value = readings.get(key)
-                if isinstance(value, int | float):
-                    highest[index, key] = max(highest.get((index, key), value), value)
-    for (index, key), value in highest.items():
-        name, unit, divisor = next((n, u, d) for n, u, k, d in _HIGHEST if k == key)
-        yield Metric(name, unit, value / divisor if divisor > 1 else value, index)
+class _Watch:
+    """Samples the GPUs that were found, and measures what that costs."""
+
+    def __init__(self, report: Reporter, nvml: Nvml, before: dict[int, Snapshot]) -> None:
+        self.samples = Samples()
+        self.samples.add(utc_now(), before)
+        self._report, self._nvml = report, nvml
+        self._links = {gpu: sum(key.startswith("nvlink_active.") for key in taken) for gpu, taken in before.items()}
+        self._heat = Heat(before)
+        self._begun = self._last = time.monotonic()
+        self._busy_s = 0.0
+        self._taken = 0
+
+    def pause_s(self) -> float:
+        """Seconds until the next sample is due; none when it is overdue."""
+        return max(0.0, self._last + _SAMPLE_S - time.monotonic())
+
+    def sample(self) -> None:
+        """Read every GPU once; report the one that must be stopped."""
+        self._last = time.monotonic()
+        with_links = self._taken % _LINKS_EVERY == 0
+        taken = {index: self._of_gpu(index, links if with_links else 0) for index, links in self._links.items()}
+        self.samples.add(utc_now(), taken)
+        for index, readings in taken.items():
+            why = self._heat.look(index, readings)
+            self._report.measured(SAFETY_STOP, "word", why or None, gpu=index)
+        self._taken += 1
+        self._busy_s += time.monotonic() - self._last
+
+    def busy(self) -> float | None:
+        """Share of the time that sampling took, 0..1; None when nothing was sampled."""
+        return self._busy_s / (time.monotonic() - self._begun) if self._taken else None
+
+    def _of_gpu(self, index: int, links: int) -> Snapshot:
+        gpu = self._nvml.gpu(index)
+        readings = snapshot.load(self._nvml, gpu)
+        return {**readings, "nvlink_errors": snapshot.nvlink_errors(gpu, links)} if links else readings
 
 
 def _differences(index: int, before: Snapshot, after: Snapshot) -> Iterator[Metric]:
@@ -121,14 +150,16 @@ def _differences(index: int, before: Snapshot, after: Snapshot) -> Iterator[Metr
         grown = _growth(keys, before, after)
         if grown is not None:
             yield Metric(name, unit, grown / divisor if divisor > 1 else grown, index)
-    links = [key for key in before if key.startswith("nvlink_errors.")]
-    errors = _growth(links, before, after)
-    if links and errors is not None:
-        yield Metric("nvlink_errors_delta", "count", errors, index)
-    for name, unit, key in _STATES:
-        value = after[key]
-        if isinstance(value, int | float):
-            yield Metric(name, unit, value, index)
+    for name, prefix in _LINK_DELTAS:
+        links = [key for key in before if key.startswith(prefix)]
+        grown = _growth(links, before, after)
+        if links and grown is not None:
+            yield Metric(name, "count", grown, index)
+    for taken, states in ((before, _HISTORY), (after, _STATES)):
+        for name, unit, key in states:
+            value = taken.get(key)
+            if isinstance(value, int | float):
+                yield Metric(name, unit, value, index)
 
 
 def _growth(keys: Iterable[str], before: Snapshot, after: Snapshot) -> float | None:
@@ -143,7 +174,11 @@ def _growth(keys: Iterable[str], before: Snapshot, after: Snapshot) -> float | N
 
 
 def _keep(report: Reporter, nvml: Nvml, taken: dict[int, Snapshot], path: Path) -> None:
-    path.write_text(json.dumps(snapshot.document(nvml, taken), indent=1))
+    _keep_text(report, json.dumps(snapshot.document(nvml, taken), indent=1), path)
+
+
+def _keep_text(report: Reporter, text: str, path: Path) -> None:
+    path.write_text(text)
     report.artifact(path)
 
 

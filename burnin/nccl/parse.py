@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from statistics import median
 
 GIB = 1 << 30
 
@@ -21,6 +22,10 @@ _NVLS = re.compile(r"NCCL INFO (?:Connected NVLS tree|NVLS comm )")
 
 _NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[+-]?\d{1,2})?")
 _BUSBW, _WRONG = "busbw", "#wrong"
+_FLAT = 1.05  # a curve that rises by less than a twentieth with every doubling of the size has reached its plateau
+_ALIGNMENT = (
+    16  # nccl-tests cuts each rank's share of the data to whole 16 bytes, so that rows may be that much smaller
+)
 # Paths from the worst to the best: a collective is as good as the worst one in it.
 _WORST_FIRST = ("Socket", "NET/IB", "NET", "SHM", "P2P/indirect", "P2P")
 
@@ -50,17 +55,41 @@ class Table:
         while smallest <= last:
             expected.append(smallest)
             smallest *= 2
-        return self.both_footers and [r.size for r in self.rows] == expected
+        slack = _ALIGNMENT * (self.ranks or 1)
+        return (
+            self.both_footers
+            and len(self.rows) == len(expected)
+            and all(0 <= wanted - row.size < slack for wanted, row in zip(expected, self.rows, strict=True))
+        )
 
-    def least_busbw(self) -> float | None:
-        """The lowest bus bandwidth of all rows of 1 GiB and more, in GB/s; None when one of them has no number."""
-        values = [value for row in self.rows if row.size >= GIB for value in row.busbw]
+    def plateau(self) -> tuple[Row, ...]:
+        """The rows that bandwidth may be judged by: of 1 GiB and more; where memory allowed none, the flat end.
+
+        Empty where the curve still rises at its end: then nothing can be said of what the fabric carries.
+        """
+        slack = _ALIGNMENT * (self.ranks or 1)
+        large = tuple(row for row in self.rows if row.size > GIB - slack)
+        if large:
+            return large
+        flat = len(self.rows) - 1
+        while flat > 0 and _is_flat(self.rows[flat - 1], self.rows[flat]):
+            flat -= 1
+        return self.rows[flat:] if 0 <= flat < len(self.rows) - 1 else ()
+
+    def busbw(self) -> tuple[float, float] | None:
+        """(lowest, median) bus bandwidth of the plateau's rows in GB/s, in and out of place; None when one of them has
+        no number. The average that is printed mixes all sizes, and is not read.
+        """
+        values = [value for row in self.plateau() for value in row.busbw]
         known = [value for value in values if value is not None]
-        return min(known) if known and len(known) == len(values) else None
+        return (min(known), round(median(known), 2)) if known and len(known) == len(values) else None
 
-    def wrong_values(self) -> int | None:
-        """Wrong values in all rows. None when there are none in those that were checked, and one was not."""
-        values = [value for row in self.rows for value in row.wrong]
+    def wrong_values(self, in_place: bool = True) -> int | None:
+        """Wrong values in all rows. None when there are none in those that were checked, and one was not.
+
+        `in_place` False: for tests that cannot check the half that runs in place, and print N/A there.
+        """
+        values = [value for row in self.rows for value in (row.wrong if in_place else row.wrong[:1])]
         known = [value for value in values if value is not None]
         found = sum(known)
         return found if found or (known and len(known) == len(values)) else None
@@ -92,7 +121,7 @@ def transport(debug: Iterable[str]) -> str | None:
     """How the ranks were joined, by NCCL's own lines: NVLS, P2P/CUMEM, P2P/IPC, SHM, NET/IB, Socket.
 
     The worst path that any channel takes; NVLS when no path is worse than P2P and the switches reduce. None when the
-    log names no channel.
+    log names neither. NCCL from 2.22 on connects what it uses: a run that only the switches reduce has no channel.
     """
     paths: set[str] = set()
     nvls = False
@@ -101,7 +130,7 @@ def transport(debug: Iterable[str]) -> str | None:
             paths.add(_path(channel[1]))
         nvls = nvls or bool(_NVLS.search(line))
     if not paths:
-        return None
+        return "NVLS" if nvls else None
     worst = min(paths, key=_badness)
     return "NVLS" if nvls and worst.startswith("P2P") and worst != "P2P/indirect" else worst
 
@@ -120,6 +149,11 @@ def _row(values: list[str], columns: list[str]) -> Row | None:
     if len(wrong) != 2:  # an old version: its `error` column is a deviation, not a count
         wrong = [None, None]
     return Row(int(values[0]), (busbw[0], busbw[1]), (wrong[0], wrong[1]))
+
+
+def _is_flat(smaller: Row, larger: Row) -> bool:
+    pairs = list(zip(smaller.busbw, larger.busbw, strict=True))
+    return all(a is not None and b is not None and b < a * _FLAT for a, b in pairs)
 
 
 def _number(text: str) -> float | None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import subprocess
 import sys
-import sysconfig
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,29 +16,20 @@ from burnin import record
 from toolkit.rack.loading import load_rack
 from toolkit.rack.model import Rack
 from toolkit.stages.archive import build_archive
+from toolkit.virtual.device_libraries import CUDA, NVML, compile_library
 from toolkit.virtual.faults import Fault
 from toolkit.virtual.hardware import render_state
 
 ROOT = Path(__file__).resolve().parents[2]
 DEVICES = ROOT / "toolkit/virtual/devices"
-NVML_H = Path(sysconfig.get_paths()["purelib"]) / "nvidia/cu13/include"
-
-
-def compile_library(target: Path, sources: list[Path]) -> None:
-    """A shared library as the virtual rack's packages hold it."""
-    subprocess.run(
-        ["gcc", "-O2", "-D_GNU_SOURCE", "-shared", "-fPIC", "-pthread", f"-I{NVML_H}", f"-I{DEVICES}",
-         *map(str, sources), "-o", str(target), f"-Wl,-soname,{target.name}"],
-        check=True,
-    )  # fmt: skip
 
 
 @pytest.fixture(scope="session")
 def vendor(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with libnvidia-ml.so.1, libcuda.so.1 and all_reduce_perf."""
     folder = tmp_path_factory.mktemp("vendor")
-    for name, pattern in (("libnvidia-ml.so.1", "nvml*.c"), ("libcuda.so.1", "cuda*.c")):
-        compile_library(folder / name, [*DEVICES.glob(pattern), DEVICES / "hardware.c"])
+    for library in (NVML, CUDA):
+        compile_library(library, folder)
     program(
         folder / "all_reduce_perf",
         f"import sys; sys.path.insert(0, {str(DEVICES.parent)!r})\n"
@@ -93,7 +84,7 @@ class Node:
         """argv of the burn-in."""
         return [sys.executable, str(self.archive), *arguments]
 
-    def arguments(self, run: str, suite: str = "quick") -> list[str]:
+    def arguments(self, run: str, suite: str = "rehearsal") -> list[str]:
         """Arguments of a run on this node."""
         hardware = f"RACKPROOF_HARDWARE={self.folder / 'hardware'}"
         return ["run", "--run", run, "--suite", suite, "--out", str(self.out), "--kernel-log", str(self.kmsg),
@@ -102,7 +93,7 @@ class Node:
     def run(self, run: str = "r1", *more: str) -> subprocess.CompletedProcess[str]:
         """Run a suite to its end."""
         command = self.command(*self.arguments(run), *more)
-        return subprocess.run(command, env=self.environment(), capture_output=True, text=True, timeout=120, check=False)
+        return subprocess.run(command, env=self.environment(), capture_output=True, text=True, timeout=300, check=False)
 
     def records(self) -> list[record.Record]:
         """What was recorded, read as the toolkit reads it."""
@@ -119,11 +110,11 @@ class Node:
 
 
 @pytest.fixture(scope="session")
-def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """burnin.pyz, as it is shipped."""
-    path = tmp_path_factory.mktemp("archive") / "burnin.pyz"
-    build_archive(path)
-    return path
+def archive(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """burnin.pyz, as it is shipped. Its kernels, half a minute of compiling, are kept for the next session."""
+    kept = request.config.cache.mkdir("burnin") / "burnin.pyz"
+    build_archive(kept)
+    return shutil.copy2(kept, tmp_path_factory.mktemp("archive") / "burnin.pyz")
 
 
 @pytest.fixture(scope="session")
@@ -147,9 +138,9 @@ def node(tmp_path: Path, vendor: Path, archive: Path, rack: Rack) -> Node:
     return make_node(tmp_path, vendor, archive, rack)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def healthy(tmp_path_factory: pytest.TempPathFactory, vendor: Path, archive: Path, rack: Rack) -> Node:
-    """A healthy node on which the quick suite has run."""
+    """A healthy node on which a rehearsal has run."""
     made = make_node(tmp_path_factory.mktemp("healthy"), vendor, archive, rack)
     done = made.run()
     assert (done.returncode, done.stderr) == (0, "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from burnin.kernel_log import Counts, KernelLog
+from burnin.kernel_log import Counts, KernelLog, Xid
 
 OLD = "4,1,100,-;NVRM: Xid (PCI:0000:1b:00): 31, pid=1, name=x, MMU Fault\n"
 LOST = "3,9,900,-;NVRM: Xid (PCI:0000:1b:00): 79, pid='<unknown>', name=<unknown>, GPU has fallen off the bus.\n"
@@ -46,6 +46,25 @@ def test_a_line_written_in_two_parts_counts_once(tmp_path: Path) -> None:
         append(kmsg, part)
         log.drain()
     assert log.counts() == Counts(1, 0)
+    log.close()
+
+
+def test_new_xids_are_told_once_with_their_place(tmp_path: Path) -> None:
+    """Address in numbers, severity where the line has it; never twice; a line without an address is only counted."""
+    kmsg = tmp_path / "kmsg"
+    kmsg.touch()
+    log = KernelLog(kmsg)
+    append(kmsg, LOST + LOST + "3,1,1,-;NVRM: Xid (0009:01:00): 145, RLW_REMAP Nonfatal XC0 i0 Link 05 (0x00000000)\n")
+    append(kmsg, "4,2,2,-;[ T1946] NVRM: Xid (PCI:0008:06:00 GPU-I:02): 149, pid=7, NETIR_LINK_EVT  Fatal   XC0 i0\n")
+    append(kmsg, "4,3,3,-;NVRM: Xid (no address): 79, GPU has fallen off the bus.\n")
+    log.drain()
+    assert log.fresh_xids() == (
+        Xid((0, 0x1B, 0), 79, False), Xid((9, 1, 0), 145, False), Xid((8, 6, 0), 149, True)
+    )  # fmt: skip
+    assert log.fresh_xids() == () and log.counts() == Counts(5, 0)
+    append(kmsg, LOST)
+    log.drain()
+    assert log.fresh_xids() == (Xid((0, 0x1B, 0), 79, False),)
     log.close()
 
 

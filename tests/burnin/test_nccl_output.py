@@ -31,7 +31,7 @@ def test_a_whole_table_gives_the_lowest_number_of_its_large_rows() -> None:
     """Rows under 1 GiB do not count, in place counts as much as out of place, the average never."""
     table = parse.table(WHOLE)
     assert table.complete(512 * MIB, 2 * GIB)
-    assert (table.ranks, table.least_busbw(), table.wrong_values()) == (2, 461.43, 0)
+    assert (table.ranks, table.busbw(), table.wrong_values()) == (2, (461.43, 467.09), 0)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_a_value_that_is_not_a_number_gives_no_number() -> None:
     """N/A, nan and inf are not numbers; neither is the row's neighbour a stand-in for it."""
     for word in ("N/A", "nan", "inf", "-"):
         table = parse.table(HEADER + ROWS.replace("461.43", word) + FOOTER)
-        assert table.least_busbw() is None
+        assert table.busbw() is None
         assert parse.table(HEADER + ROWS.replace("461.43      0", f"461.43    {word}") + FOOTER).wrong_values() is None
 
 
@@ -77,7 +77,7 @@ def test_wrong_values_are_counted_as_nccl_tests_prints_them() -> None:
 def test_the_error_column_of_old_versions_is_no_count() -> None:
     """2.11 prints a deviation where newer ones print a count."""
     table = parse.table((HEADER + ROWS + FOOTER).replace("#wrong", " error"))
-    assert table.wrong_values() is None and table.least_busbw() == 461.43
+    assert table.wrong_values() is None and table.busbw() == (461.43, 467.09)
 
 
 @pytest.mark.parametrize(
@@ -124,3 +124,43 @@ def test_wrong_values_are_not_forgotten_for_a_row_that_was_not_checked() -> None
     """Some wrong, some unknown: wrong."""
     rows = ROWS.replace("467.85      0", "467.85      7").replace("461.43      0", "461.43    N/A")
     assert parse.table(HEADER + rows + FOOTER).wrong_values() == 7
+
+
+def curve(*rows: tuple[int, float]) -> parse.Table:
+    """A table of these sizes and bandwidths, the same in place."""
+    text = "".join(f"{size} {size // 4} float none -1 10 {bw} {bw} 0 10 {bw} {bw} 0\n" for size, bw in rows)
+    return parse.table(HEADER + text + FOOTER)
+
+
+def test_where_memory_allows_no_large_row_the_flat_end_is_judged() -> None:
+    """Each doubling there brings less than a twentieth."""
+    table = curve((64 * MIB, 200.0), (128 * MIB, 300.0), (256 * MIB, 361.0), (512 * MIB, 369.0))
+    assert [row.size for row in table.plateau()] == [256 * MIB, 512 * MIB] and table.busbw() == (361.0, 365.0)
+
+
+@pytest.mark.parametrize("rows", [((8 * MIB, 60.0), (16 * MIB, 100.0)), ((8 * MIB, 60.0),), ()])
+def test_a_curve_that_still_rises_says_nothing_of_the_fabric(rows: tuple[tuple[int, float], ...]) -> None:
+    """A message too small measures latency."""
+    assert curve(*rows).plateau() == () and curve(*rows).busbw() is None
+
+
+def test_sizes_cut_to_whole_shares_are_the_sizes_that_were_asked() -> None:
+    """Six ranks cannot share 1 GiB evenly: the row is some bytes smaller."""
+    six = HEADER.replace("#  Rank  1", "".join(f"#  Rank  {r} Group  0 Pid 1 on n device  {r} [0000:0{r}:00] X\n"
+                                               for r in range(1, 5)) + "#  Rank  5")  # fmt: skip
+    text = six + ROWS.replace("536870912  ", "536870880  ", 1).replace("1073741824", "1073741760", 1) + FOOTER
+    table = parse.table(text)
+    assert table.ranks == 6 and table.complete(512 * MIB, 2 * GIB)
+    assert len(table.plateau()) == 2
+    assert not parse.table(text.replace("1073741760", "1073741000")).complete(512 * MIB, 2 * GIB)
+
+
+def test_tests_that_cannot_check_in_place_are_judged_by_the_half_that_they_check() -> None:
+    """alltoall and sendrecv print N/A there."""
+    text = HEADER + ROWS.replace("      0\n", "    N/A\n") + FOOTER
+    assert parse.table(text).wrong_values(in_place=False) == 0 and parse.table(text).wrong_values() is None
+
+
+def test_a_run_that_only_the_switches_reduce_has_no_channels() -> None:
+    """NCCL connects what it uses."""
+    assert parse.transport(["x [0] NCCL INFO Connected NVLS tree"]) == "NVLS"

@@ -73,7 +73,7 @@ def test_killed_in_the_middle_and_started_again(node) -> None:
         torn.write(b'{"record":"progress","at":"2026-')
     assert not any(isinstance(r, End) for r in node.records())
 
-    assert node.run().returncode == 0
+    assert node.run("r1", "--deadline", "3").returncode == 0
     cut, whole = record.attempts(node.records())
     assert isinstance(whole[-1], End) and not any(isinstance(r, End) for r in cut)
     names = {r.name for r in whole if isinstance(r, Artifact)}
@@ -122,6 +122,9 @@ def test_a_full_disk_is_told_and_leaves_nothing_running(node, tmp_path: Path) ->
         (["run", "--suite", "quick", "--out", "/tmp/x"], "--run"),
         (["run", "--run", "../x", "--suite", "quick", "--out", "/tmp/x"], "letters, digits"),
         (["run", "--run", "a", "--suite", "forever", "--out", "/tmp/x"], "invalid choice"),
+        (["run", "--run", "a", "--suite", "quick", "--out", "/tmp/x", "--begin-at", "99999999999"], "an hour ahead"),
+        (["run", "--run", "a", "--suite", "quick", "--out", "/tmp/x", "--begin-at", "nan"], "an hour ahead"),
+        (["run", "--run", "a", "--suite", "quick", "--out", "/tmp/x", "--gpu-stagger", "-1"], "between 0 and 3600"),
         (["run", "--run", "a", "--suite", "quick", "--out", "/tmp/x", "--env", "NOVALUE"], "NAME=VALUE"),
         ([], "required"),
     ],

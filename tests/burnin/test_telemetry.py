@@ -6,14 +6,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from burnin.device.nvml import GPU_IS_LOST, Missing
+from burnin.samples import Metric
 from burnin.snapshot import Snapshot
-from burnin.telemetry import Metric, differences, extremes
+from burnin.telemetry import differences
 
 LOST, UNSUPPORTED = Missing(GPU_IS_LOST), Missing(3)
 READINGS = (
     "ecc_dram_corrected", "ecc_dram_uncorrected", "ecc_sram_corrected", "ecc_sram_uncorrected", "remaps_corrected",
     "remaps_uncorrected", "pcie_replays", "hw_thermal_ns", "hw_brake_ns", "sw_thermal_ns", "recovery_action",
-    "remap_pending", "remap_failure", "nvlinks_active", "nvlink_errors.0", "nvlink_errors.1",
+    "remap_pending", "remap_failure", "nvlinks_active", "nvlink_errors.0", "nvlink_errors.1", "nvlink_recoveries.0",
+    "nvlink_recoveries.1", "aggregate_ecc_dram_uncorrected", "remap_banks_none", "sram_threshold_exceeded",
+    "channel_repair_pending", "tpc_repair_pending", "inforom_valid", "c2c_errors", "power_cap_ns",
 )  # fmt: skip
 
 
@@ -42,12 +45,29 @@ def test_growth_is_summed_in_the_metrics_unit() -> None:
 
 @given(st.sampled_from(READINGS), st.booleans(), st.sampled_from([LOST, UNSUPPORTED]))
 def test_a_reading_that_is_missing_on_a_side_makes_no_number(key: str, first: bool, why: Missing) -> None:
-    """Whatever is missing takes its metric away, and no other."""
+    """What a reading moves, it takes away when it is missing on that side, and nothing else."""
     whole = deltas(gpu(), gpu())
-    found = deltas(gpu(**{key: why}), gpu()) if first else deltas(gpu(), gpu(**{key: why}))
-    assert len(whole) - len(found) == (0 if first and key in ("recovery_action", "remap_pending", "remap_failure",
-                                                              "nvlinks_active") else 1)  # fmt: skip
+
+    def changed(value: object) -> dict[str, float]:
+        return deltas(gpu(**{key: value}), gpu()) if first else deltas(gpu(), gpu(**{key: value}))
+
+    moved = {name for name, value in changed(1 if first else 9_000_000).items() if value != whole[name]}
+    found = changed(why)
+    assert set(whole) - set(found) == moved
     assert all(whole[name] == value for name, value in found.items())
+
+
+def test_a_boards_history_and_its_state_after_the_run_are_told() -> None:
+    """What it had before it came here, what it will never repair again, what waits for a reset."""
+    found = deltas(
+        gpu(aggregate_ecc_dram_uncorrected=3, remap_banks_none=0),
+        gpu(aggregate_ecc_dram_uncorrected=4, remap_banks_none=1, sram_threshold_exceeded=1, channel_repair_pending=1,
+            tpc_repair_pending=0, inforom_valid=0, c2c_errors=7, **{"nvlink_recoveries.1": 6}),
+    )  # fmt: skip
+    assert found["hbm_uncorrected_errors_lifetime"] == 3
+    assert (found["remap_banks_exhausted"], found["sram_threshold_exceeded"]) == (1, 1)
+    assert (found["channel_repair_pending"], found["tpc_repair_pending"], found["inforom_valid"]) == (1, 0, 0)
+    assert (found["c2c_errors_delta"], found["nvlink_recoveries_delta"]) == (2, 1)
 
 
 def test_a_counter_that_went_back_makes_no_number() -> None:
@@ -61,14 +81,3 @@ def test_gpus_that_stop_answering_are_lost_and_have_no_differences() -> None:
     found = list(differences({0: gpu(), 1: gpu(), 2: gpu()}, {0: gpu(), 1: silent}))
     assert found[0] == Metric("gpus_lost", "count", 2)
     assert {m.gpu for m in found[1:]} == {0}
-
-
-def test_the_highest_sample_counts() -> None:
-    """Of each GPU, whenever it was; a board without the sensor has no such metric."""
-    samples: list[dict[int, Snapshot]] = [
-        {0: {"gpu_celsius": 40, "hbm_celsius": UNSUPPORTED, "power_mw": 70_000}, 1: {"gpu_celsius": LOST}},
-        {0: {"gpu_celsius": 71, "hbm_celsius": UNSUPPORTED, "power_mw": 699_500}, 1: {"gpu_celsius": 50}},
-        {0: {"gpu_celsius": 55, "hbm_celsius": UNSUPPORTED, "power_mw": LOST}, 1: {"gpu_celsius": LOST}},
-    ]
-    found = {(m.name, m.gpu): m.value for m in extremes(samples)}
-    assert found == {("gpu_celsius_max", 0): 71, ("gpu_watts_max", 0): 699.5, ("gpu_celsius_max", 1): 50}

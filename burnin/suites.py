@@ -1,0 +1,106 @@
+"""The suites, as data: which workloads, in which order, for how long.
+
+The times are of load on a real GPU, where a sweep over all memory takes a tenth of a second: they are spent on
+repetition and on heat, not on patterns. Deadlines are for a GPU that is slow, not for one that hangs: that is noticed
+by its silence. Every workload runs on all GPUs of the node at the same time. The programs of others come last, and
+only where the node has them: what is not installed is recorded as that, and leaves no suite incomplete.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from burnin import kernel_log, telemetry
+from burnin.nccl.all_reduce import MIB, AllReduce
+from burnin.workload import OwnProcess, Workload
+from burnin.wrapped.dcgm_diag import dcgm_diag
+from burnin.wrapped.nvbandwidth import nvbandwidth
+
+HBM, GEMM, TOGETHER, PCIE = "hbm", "gemm", "together", "pcie"
+
+# What a workload may take beyond its load: to start, to allocate and to come to an end, on a node with slow disks.
+_SET_UP_S = 60.0
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Workloads in order. `settle_s` is waited between the load and the last snapshot."""
+
+    name: str
+    workloads: tuple[Workload, ...]
+    deadline_s: float
+    settle_s: float
+    watch: OwnProcess = field(default_factory=lambda: OwnProcess(telemetry.NAME, False, 0, listens=True, silence_s=0.0))
+
+    @property
+    def planned(self) -> tuple[str, ...]:
+        """Names of all that is to be recorded."""
+        return (self.watch.name, *(w.name for w in self.workloads), kernel_log.NAME)
+
+
+def _on_each_gpu(name: str, seconds: float, *options: str, deadline_s: float | None = None) -> OwnProcess:
+    limit = 2 * seconds + _SET_UP_S if deadline_s is None else deadline_s
+    return OwnProcess(name, per_gpu=True, deadline_s=limit, arguments=("--seconds", str(seconds), *options))
+
+
+SUITES = (
+    # Every workload once, nothing twice, no soak: a virtual GPU is a share of a processor, so deadlines are long.
+    Suite(
+        name="rehearsal",
+        workloads=(
+            _on_each_gpu(HBM, 0, "--rounds", "1", "--retention", "1", "--thorough", deadline_s=300),
+            _on_each_gpu(GEMM, 0, deadline_s=300),
+            _on_each_gpu(TOGETHER, 0, "--retention", "1", deadline_s=300),
+            _on_each_gpu(PCIE, 0, deadline_s=120),
+            AllReduce(deadline_s=90),
+            nvbandwidth(deadline_s=120),
+            dcgm_diag(level=1),
+        ),
+        deadline_s=900,
+        settle_s=2,
+    ),
+    # A minute of load: is this GPU fit to be given work?
+    Suite(
+        name="quick",
+        workloads=(
+            _on_each_gpu(HBM, 25, "--rounds", "1", "--retention", "3"),
+            _on_each_gpu(GEMM, 10),
+            _on_each_gpu(TOGETHER, 15, "--retention", "3"),
+            _on_each_gpu(PCIE, 3),
+            AllReduce(deadline_s=90),
+        ),
+        deadline_s=360,
+        settle_s=5,
+    ),
+    # Ten minutes: thousands of sweeps, retention at temperature.
+    Suite(
+        name="standard",
+        workloads=(
+            _on_each_gpu(HBM, 240, "--rounds", "8", "--retention", "30"),
+            _on_each_gpu(GEMM, 90),
+            _on_each_gpu(TOGETHER, 210, "--retention", "20"),
+            _on_each_gpu(PCIE, 15),
+            AllReduce(deadline_s=240, largest=16384 * MIB, iterations=50),
+            nvbandwidth(),
+            dcgm_diag(level=2),
+        ),
+        deadline_s=2700,
+        settle_s=5,
+    ),
+    # Two hours: the slow patterns, and cold start - load - cool-down - load, for solder and through-silicon vias.
+    Suite(
+        name="long",
+        workloads=(
+            _on_each_gpu(HBM, 2700, "--rounds", "40", "--retention", "120", "--thorough"),
+            _on_each_gpu(GEMM, 900),
+            _on_each_gpu(TOGETHER, 2700, "--cycles", "3", "--rest", "240", "--retention", "60", deadline_s=4200),
+            _on_each_gpu(PCIE, 60),
+            AllReduce(deadline_s=900, largest=16384 * MIB, iterations=400),
+            nvbandwidth(),
+            dcgm_diag(level=3),
+        ),
+        deadline_s=3.5 * 3600,
+        settle_s=5,
+    ),
+)
+BY_NAME = {suite.name: suite for suite in SUITES}

@@ -1,4 +1,6 @@
-"""The use case "bring a rack up": carries out a plan, stage by stage, and records every step in the ledger.
+"""The use cases "bring a rack up" (a plan, stage by stage) and "burn in by hand" (one stage, on nodes that are up).
+
+Every step of them is recorded in the ledger.
 
 Running it again is the resume: the plan is made anew from the ledger, so what passed is not repeated. One of the two
 places where any exception of a node's work is caught and recorded as that node's ERROR (the other is the burn-in
@@ -9,21 +11,22 @@ from __future__ import annotations
 
 import threading
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from toolkit.errors import RackproofError, UndecidedError, UnreachableError
+from toolkit.errors import EvidenceError, RackproofError, UndecidedError, UnreachableError, UsageError
 from toolkit.ledger import Change, Event, EventKind, LeaseLostError, Ledger, LedgerError, Run
 from toolkit.ledger.holder import this_process
 from toolkit.rack.lifecycle import MOVE_AFTER, Move, NodeState, Outcome, Stage, reached
-from toolkit.rack.model import Rack, Unit
+from toolkit.rack.model import Rack, Suite, Unit
 from toolkit.rack.plan import NodeStatus, Plan, Step, due, make_plan
 from toolkit.report.standing import Standing, first_state, standings, status_of
 from toolkit.stages import admit, base, burnin, certify, image, infiniband, kubernetes, nvlink
+from toolkit.stages.burnin import Burned
 from toolkit.stages.context import Context, Progress, Result, StageRunner, Work, error
 
 STAGES: Mapping[Stage, StageRunner] = {
@@ -93,6 +96,60 @@ def bringup(
     return Summary(
         rack.name, plan.goal, standings(ledger, rack), tuple(seconds), certificate if certificate.exists() else None
     )
+
+
+# A burn-in by hand takes nodes whose driver stands and that no job runs on.
+FREE = (NodeState.CONFIGURED, NodeState.CONNECTED, NodeState.JOINED, NodeState.TESTED, NodeState.CERTIFIED)
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What a burn-in by hand came to: the run of each node, and what was measured of those that were reached."""
+
+    rack: str
+    suite: Suite
+    runs: tuple[Run, ...]
+    burned: Mapping[str, Burned]
+
+    @property
+    def exit_code(self) -> int:
+        """0 all passed their gates, 1 some failed on evidence, 3 undecided."""
+        outcomes = {run.outcome for run in self.runs}
+        if Outcome.FAILED in outcomes:
+            return EvidenceError.exit_code
+        return 0 if outcomes == {Outcome.PASSED} else UndecidedError.exit_code
+
+
+def burn_in(context: Context, nodes: Sequence[str], suite: Suite, *, step: bool = False) -> Examined:
+    """Burns in nodes that are up and free, and judges them by the profile's gates. Admits nothing.
+
+    step  all GPUs take up their load at the same time
+    Raises UsageError for a node that is not free, BusyError when somebody else drives the rack.
+    """
+    rack = context.rack
+    with _driving(context) as driving:
+        _close_interrupted(driving.ledger, rack)
+        states = driving.ledger.node_states(rack.name)
+        for node in nodes:
+            refuse_unless_free(rack, node, states[node].state if node in states else NodeState.PLANNED)
+        burned: dict[str, Burned] = {}
+        units = tuple(rack.unit(name) for name in nodes)
+        _carry_out(driving, Stage.BURNIN, units, burnin.examine(suite, step, burned), by_hand=True)
+        runs = [driving.ledger.last_run(rack.name, name, Stage.BURNIN) for name in nodes]
+    return Examined(rack.name, suite, tuple(run for run in runs if run), burned)
+
+
+def refuse_unless_free(rack: Rack, node: str, state: NodeState) -> None:
+    """UsageError for a node that a burn-in must not touch now, with the way to where it may."""
+    if state is NodeState.ADMITTED:
+        hint = f"rackproof quarantine {node} --reason ..., rackproof release {node}, then rackproof bringup {rack.name}"
+        raise UsageError(f"{node} is ADMITTED: jobs may run on it", hint)
+    if state is NodeState.QUARANTINED:
+        hint = f"after the repair: rackproof release {node}, then rackproof bringup {rack.name}"
+        raise UsageError(f"{node} is QUARANTINED: its burn-in comes after its repair", hint)
+    if state not in FREE:
+        hint = f"rackproof bringup {rack.name} --to {NodeState.CONFIGURED}"
+        raise UsageError(f"{node} is {state}: it is not up", hint)
 
 
 def lapse_expired(context: Context) -> tuple[str, ...]:
@@ -182,6 +239,7 @@ class _Desk:
     stage: Stage
     runs: Mapping[str, Run]
     states: Mapping[str, NodeState]
+    by_hand: bool  # then a pass moves nothing: a node is only ever taken out
     ended: set[str] = field(default_factory=set)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -211,7 +269,7 @@ class _Desk:
 
     def _implied(self, outcome: Outcome) -> Move | None:
         if outcome is Outcome.PASSED:
-            return MOVE_AFTER[self.stage]
+            return None if self.by_hand else MOVE_AFTER[self.stage]
         return Move.QUARANTINE if outcome is Outcome.FAILED else None
 
     def each(self, nodes: Iterable[Unit], work: Callable[[Unit], Result | None]) -> None:
@@ -246,11 +304,13 @@ class _Desk:
         return error("DEFECT", f"{doing}: {where}"[:500], f"report this with artifact {digest[:12]}")
 
 
-def _carry_out(context: Context, stage: Stage, nodes: tuple[Unit, ...], runner: StageRunner) -> None:
+def _carry_out(
+    context: Context, stage: Stage, nodes: tuple[Unit, ...], runner: StageRunner, *, by_hand: bool = False
+) -> None:
     status = status_of(context.ledger, context.rack)
     runs = {n.name: context.ledger.start_run(context.rack.name, n.name, stage) for n in nodes}
     states = {n.name: status.get(n.name, NodeStatus()).state for n in nodes}
-    desk = _Desk(context, stage, runs, states)
+    desk = _Desk(context, stage, runs, states, by_hand)
     silent = error("STAGE_SILENT", f"{stage} gave no result", "this is a defect of rackproof")
     try:
         runner(context, Work(nodes, runs, desk.finish, desk.each))

@@ -51,7 +51,15 @@ def test_a_healthy_rack_is_admitted_with_a_whole_certificate(lab_of):
         (Fault(FaultKind.NVLINK_LANE_DOWN, "node2", gpu=5, link=7), QUARANTINED, "NVLINK_LINK_DOWN"),
         (Fault(FaultKind.SLOW_GPU, "node2", gpu=2), QUARANTINED, "NCCL_BUSBW_LOW"),
         (Fault(FaultKind.HALF_RATE_RAIL, "node2", hca="mlx5_3"), QUARANTINED, "HCA_RATE_LOW"),
-        (Fault(FaultKind.XID_79, "node2", gpu=2), QUARANTINED, "XID_SEEN"),
+        (Fault(FaultKind.XID_79, "node2", gpu=2), QUARANTINED, "GPU_LOST"),
+        (Fault(FaultKind.HBM_DOUBLE_BIT, "node2", gpu=2), QUARANTINED, "HBM_ECC_UNCORRECTED"),
+        (Fault(FaultKind.ROW_REMAP, "node2", gpu=2, times=2), QUARANTINED, "ROW_REMAPPED_AGAIN"),
+        (Fault(FaultKind.GEMM_WRONG_FMA, "node2", gpu=2), QUARANTINED, "GEMM_WRONG"),
+        (Fault(FaultKind.GEMM_ROUNDING, "node2", gpu=2), QUARANTINED, "GEMM_DIGEST_DIFFERS"),
+        (Fault(FaultKind.KERNEL_HANG, "node2", gpu=2), QUARANTINED, "GPU_HUNG"),
+        (Fault(FaultKind.HOT_GPU, "node2", gpu=2), QUARANTINED, "GPU_TOO_HOT"),
+        (Fault(FaultKind.PCIE_NARROW, "node2", gpu=2), QUARANTINED, "PCIE_WIDTH_LOW"),
+        (Fault(FaultKind.CUDA_ERROR, "node2", gpu=2), NodeState.JOINED, "CUDA_FAILED"),
         (Fault(FaultKind.BMC_DEAD, "node2"), PLANNED, "BMC_UNREACHABLE"),
         (Fault(FaultKind.BAD_IMAGE, "node2", value=9), PLANNED, "IMAGE_HASH_MISMATCH"),
         (Fault(FaultKind.NCCL_HANG, "node2"), NodeState.JOINED, "EVIDENCE_INCONCLUSIVE"),
@@ -67,6 +75,8 @@ def test_each_fault_ends_with_its_code_and_never_holds_up_the_other_node(lab_of,
     assert (found["node2"].state, found["node2"].code) == (state, code)
     assert found["node1"].state is ADMITTED
     assert bool(found["node2"].part) == (state is QUARANTINED)
+    if fault.gpu == 2 and state is QUARANTINED and fault.kind is not FaultKind.SLOW_GPU:
+        assert "GPU 2 (16500000202 at 00000000:52:00.0)" in found["node2"].part
     assert summary.exit_code == (1 if state is QUARANTINED else 3)
     issued = certificate(lab)
     assert issued.nodes == ("node1",)

@@ -22,6 +22,7 @@ VERBS = {
     "why": ("look", "why", "Say what keeps a node, or the nodes of a rack, from the pool."),
     "facts": ("look", "facts", "Read a node now, without judging."),
     "explain": ("look", "explain", "Say what a code means, where its limit comes from and what to do."),
+    "burnin": ("burnin", "burnin", "Burn in nodes that are up: memory, compute, both together, host link."),
     "quarantine": ("setaside", "quarantine", "Set a node aside and take it out of the pool."),
     "release": ("setaside", "release", "Let a repaired node start again from PLANNED."),
     "verify": ("proof", "verify", "Check a certificate, offline."),

@@ -17,6 +17,7 @@ from toolkit.rack.plan import Plan, make_plan
 
 if TYPE_CHECKING:
     from toolkit.report.standing import Standing
+    from toolkit.stages.context import Progress
 
 GOALS = [s.value for s in (NodeState.IMAGED, NodeState.CONFIGURED, NodeState.CONNECTED, NodeState.JOINED)]
 GOALS += [s.value for s in (NodeState.TESTED, NodeState.CERTIFIED, NodeState.ADMITTED)]
@@ -61,7 +62,7 @@ def bringup(rack_name: str, goal: str, confirm: str | None, as_json: bool) -> No
     from toolkit.report.terminal import Watch, plan_view, standings_view
 
     rack = rack_named(rack_name)
-    with Watch(stderr()) as watch, context_of(rack, lambda p: watch.show(p.node, p.text, p.done)) as context:
+    with Watch(stderr()) as watch, context_of(rack, lambda p: watch.show(p.node, _line(p), p.done)) as context:
         for node in lapse_expired(context):
             stderr().print(f"{node}: its certificate has expired; it is out of the pool until it passes again")
         made = make_plan(rack, status_of(context.ledger, rack), NodeState(goal))
@@ -78,6 +79,10 @@ def bringup(rack_name: str, goal: str, confirm: str | None, as_json: bool) -> No
         if summary.certificate:
             stdout().print(f"certificate: {summary.certificate}")
     sys.exit(summary.exit_code)
+
+
+def _line(progress: Progress) -> str:
+    return progress.text if progress.gpu is None else f"gpu{progress.gpu} {progress.text}"
 
 
 def _count(nodes: tuple[Standing, ...]) -> str:

@@ -14,7 +14,7 @@ from toolkit import settings as installed
 from toolkit.cli.output import emit, json_option
 from toolkit.errors import EvidenceError
 from toolkit.rack.claim import Claim
-from toolkit.rack.gate import Gate
+from toolkit.rack.gate import Gate, Operator
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -99,11 +99,15 @@ def _gates_view(profile: str, rows: Sequence[_Row]) -> RenderableType:
         table.add_row(
             row.gate.code,
             row.gate.metric,
-            "not sourced: INCONCLUSIVE" if limit is None else must,
+            must if limit is not None else _without_limit(row.gate),
             f"{row.ceiling.name}: {row.ceiling.formula}" if row.ceiling else "",
             f"{row.share:.0%}" if row.share is not None else "",
         )
     return table
+
+
+def _without_limit(gate: Gate) -> str:
+    return "the same on all" if gate.operator is Operator.SAME_ACROSS else "not sourced: INCONCLUSIVE"
 
 
 def _as_json(found: Lint) -> dict[str, object]:

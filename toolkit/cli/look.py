@@ -13,7 +13,7 @@ from toolkit.cli.wiring import context_of, ledger_of, rack_named
 from toolkit.errors import UsageError
 from toolkit.judge.ceilings import Ceiling
 from toolkit.ledger import Event, EventKind, Ledger
-from toolkit.rack.gate import Gate
+from toolkit.rack.gate import Gate, Operator
 from toolkit.rack.loading import list_racks, load_rack
 from toolkit.rack.model import Rack
 from toolkit.settings import Settings
@@ -51,7 +51,7 @@ def why(name: str, rack_name: str | None, as_json: bool) -> None:
 
     settings = installed.load()
     with ledger_of(settings) as ledger:
-        rack, nodes = _resolve(settings, name, rack_name)
+        rack, nodes = resolve(settings, name, rack_name)
         answers = [
             answer(rack.name, standing, _since_last_run(ledger, rack.name, standing.node))
             for standing in standings(ledger, rack)
@@ -68,7 +68,7 @@ def _since_last_run(ledger: Ledger, rack: str, node: str) -> tuple[Event, ...]:
     return ledger.events(rack, node, after=begun.id) if begun else ()
 
 
-def _resolve(settings: Settings, name: str, rack_name: str | None) -> tuple[Rack, tuple[str, ...]]:
+def resolve(settings: Settings, name: str, rack_name: str | None) -> tuple[Rack, tuple[str, ...]]:
     """The rack and the nodes NAME means: a rack's name means all its nodes."""
     racks = list_racks(settings.inventory)
     if rack_name is None and name in racks:
@@ -89,7 +89,7 @@ def _resolve(settings: Settings, name: str, rack_name: str | None) -> tuple[Rack
 
 def node_named(settings: Settings, name: str, rack_name: str | None) -> tuple[Rack, str]:
     """The rack and the node NAME means. UsageError where it is a rack, nobody, or a node of several racks."""
-    rack, nodes = _resolve(settings, name, rack_name)
+    rack, nodes = resolve(settings, name, rack_name)
     if nodes != (name,):
         raise UsageError(f"{name} is a rack; this wants one of its nodes", ", ".join(nodes[:8]))
     return rack, name
@@ -149,7 +149,8 @@ def explain(code: str, as_json: bool) -> None:
 
 def _explained(profile: str, gate: Gate, ceiling: Ceiling | None) -> Iterator[str]:
     limit = "a limit nobody has sourced yet: INCONCLUSIVE" if gate.limit is None else f"{gate.limit} {gate.unit}"
-    yield f"{profile}: {gate.metric} must be {gate.operator.replace('_', ' ')} {limit}"
+    must = "the same on all" if gate.operator is Operator.SAME_ACROSS else f"{gate.operator.replace('_', ' ')} {limit}"
+    yield f"{profile}: {gate.metric} must be {must}"
     yield f"    after {gate.stage}; part: {gate.part}. {gate.why}"
     if ceiling:
         yield f"    ceiling: {ceiling.formula}"

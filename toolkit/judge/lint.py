@@ -95,6 +95,8 @@ def lint(claims: Sequence[Claim], skus: Iterable[Sku]) -> Lint:
             unchecked.append(Unchecked(claim, f"no data of the SKU {claim.sku}: add it to inventory/skus.yml"))
         elif claim.unit == WORDS:
             unchecked.append(Unchecked(claim, "a limit in words"))
+        elif claim.operator is Operator.SAME_ACROSS:
+            unchecked.append(Unchecked(claim, "compares what it is asked of with each other: there is no limit"))
         elif claim.limit is None and (claim.guarded or not claim.required):
             unchecked.append(Unchecked(claim, "has no limit: INCONCLUSIVE by rule, never a pass"))
         else:

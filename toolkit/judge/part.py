@@ -1,19 +1,33 @@
-"""From a failed finding to the part a technician can pull: the one its gate names, with its serial.
+"""From a failed finding to the part a technician can pull: the one its gate names, with its serial and its place.
 
 What a gate cannot name alone is narrowed down by elimination: `toolkit.judge.locate`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from toolkit.judge.verdict import Finding
 from toolkit.rack.model import Unit
 
-# Config before hardware: a known misconfiguration is ruled out before a part is blamed. Too little evidence blames
-# nobody, and hides no part that failed.
-SOFTWARE, EVIDENCE = "software", "evidence"
-_RANK = {SOFTWARE: 0, EVIDENCE: 2}
+# Config before hardware: a known misconfiguration is ruled out before a part is blamed; then a part inside the tray
+# before the tray. A symptom (a program that failed) and too little evidence blame nobody, and hide no part that failed.
+SOFTWARE, SYMPTOM, EVIDENCE = "software", "symptom", "evidence"
+_RANK = {SOFTWARE: 0, "tray": 2, SYMPTOM: 3, EVIDENCE: 4}
+_BLAMELESS = (SOFTWARE, SYMPTOM, EVIDENCE)
+_AT_A_GPU = ("gpu", "slot", "cooling")
+
+
+@dataclass(frozen=True, slots=True)
+class GpuSeat:
+    """A GPU by the node's own word: its serial and the PCI address it sits at. Empty text: it did not say."""
+
+    serial: str = ""
+    pci: str = ""
+
+    def __str__(self) -> str:
+        return (self.serial or "serial unknown") + (f" at {self.pci}" if self.pci else "")
 
 
 def first_cause(failed: Iterable[Finding]) -> Finding:
@@ -23,22 +37,32 @@ def first_cause(failed: Iterable[Finding]) -> Finding:
 
 def blames_hardware(finding: Finding) -> bool:
     """Whether a failed finding speaks of something that can be pulled."""
-    return finding.gate.part not in _RANK
+    return finding.gate.part not in _BLAMELESS
 
 
-def part(finding: Finding, node: Unit, gpu_serials: dict[int, str]) -> str:
+def part(finding: Finding, node: Unit, seats: Mapping[int, GpuSeat], others: Iterable[Finding] = ()) -> str:
     """The suspect part in words: kind, position, serial where it is known.
 
-    `gpu_serials` are the serials the node reported, by index: what is pulled is what is in the slot now.
+    `seats` are the GPUs the node reported, by index: what is pulled is what is in the slot now. A finding about the
+    whole node that blames a GPU takes the GPUs that `others`, the verdict's failed findings, name.
     """
-    subject = finding.subject
-    if finding.gate.part == "gpu" and subject.gpu >= 0:
-        serial = gpu_serials.get(subject.gpu, "serial unknown")
+    kind, subject = finding.gate.part, finding.subject
+    if kind in _AT_A_GPU and subject.gpu >= 0:
         link = f", NVLink {subject.link}" if subject.link >= 0 else ""
-        return f"GPU {subject.gpu}{link} ({serial})"
-    if finding.gate.part in ("hca", "cable") and subject.hca:
+        gpu = _gpu(subject.gpu, seats, link)
+        return gpu if kind == "gpu" else f"{kind} of {gpu}"
+    if kind in _AT_A_GPU:
+        named = sorted({f.subject.gpu for f in others if f.subject.gpu >= 0 and blames_hardware(f)})
+        if named:
+            gpus = ", ".join(_gpu(index, seats) for index in named)
+            return gpus if kind == "gpu" else f"{kind} of {gpus}"
+    if kind in ("hca", "cable") and subject.hca:
         guid = next((h.guid for h in node.hcas if h.name == subject.hca), "")
-        return f"{'cable at' if finding.gate.part == 'cable' else 'HCA'} {subject.hca} ({guid})"
-    if finding.gate.part == "tray":
+        return f"{'cable at' if kind == 'cable' else 'HCA'} {subject.hca} ({guid})"
+    if kind == "tray":
         return f"tray {node.name} ({node.serial})"
-    return f"{finding.gate.part} of {subject}"
+    return f"{kind} of {subject}"
+
+
+def _gpu(index: int, seats: Mapping[int, GpuSeat], more: str = "") -> str:
+    return f"GPU {index}{more} ({seats.get(index, GpuSeat())})"

@@ -13,6 +13,7 @@ from toolkit.judge.evidence import Measurement, Subject, Value
 from toolkit.rack.gate import Gate, Limit, Operator
 
 CLOCK_SKEW = timedelta(minutes=5)
+FEWEST_VOICES = 3  # of two that differ either may be the wrong one
 
 
 class Answer(StrEnum):
@@ -151,24 +152,29 @@ def _one(gate: Gate, subject: Subject, found: Measurement | str) -> Finding:
     if met is None:
         detail = f"{found.value!r} and limit {gate.limit!r} do not compare by {gate.operator}"
         return Finding(gate, subject, Answer.INCONCLUSIVE, found.value, detail, found.origin)
-    detail = f"{gate.metric} {found.value} {gate.unit}, must be {gate.operator.replace('_', ' ')} {_text(gate.limit)}"
+    detail = f"{gate.metric} {found.value} {gate.unit}, must be {_MUST_BE.get(gate.operator, '')}{_text(gate.limit)}"
     return Finding(gate, subject, Answer.PASS if met else Answer.FAIL, found.value, detail, found.origin)
 
 
 def _same_across(gate: Gate, usable: Mapping[Subject, Measurement | str]) -> list[Finding]:
+    """Alike all pass. Where they differ, a majority of three and more names the others; else nobody is blamed."""
     values = Counter(m.value for m in usable.values() if not isinstance(m, str))
-    common = values.most_common(2)
-    tied = len(common) > 1 and common[0][1] == common[1][1]
+    common, votes = max(values.items(), key=lambda item: item[1], default=("", 0))
+    settled = len(values) == 1 or (values.total() >= FEWEST_VOICES and 2 * votes > values.total())
+    seen = ", ".join(f"{n} x {v}" for v, n in values.most_common(4))
     findings = []
     for subject, found in usable.items():
         if isinstance(found, str):
             findings.append(Finding(gate, subject, Answer.INCONCLUSIVE, None, found))
             continue
-        alike = not tied and found.value == common[0][0]
-        detail = f"{gate.metric} {found.value}; seen: " + ", ".join(f"{n} x {v}" for v, n in values.most_common(4))
-        findings.append(
-            Finding(gate, subject, Answer.PASS if alike else Answer.FAIL, found.value, detail, found.origin)
-        )
+        detail = f"{gate.metric} {found.value}; seen: {seen}"
+        answer = Answer.PASS if found.value == common else Answer.FAIL
+        if not settled:
+            answer, detail = (
+                Answer.INCONCLUSIVE,
+                f"{detail}: no majority of {FEWEST_VOICES} and more says which is right",
+            )
+        findings.append(Finding(gate, subject, answer, found.value, detail, found.origin))
     return findings
 
 
@@ -189,6 +195,9 @@ def _compare(operator: Operator, value: Value, limit: Limit) -> bool | None:
     if operator is Operator.AT_MOST:
         return value <= limit
     return None
+
+
+_MUST_BE = {Operator.AT_LEAST: "at least ", Operator.AT_MOST: "at most ", Operator.ONE_OF: "one of "}
 
 
 def _text(limit: Limit) -> str:

@@ -10,7 +10,7 @@ from toolkit.rack.document import Problems, shown
 from toolkit.rack.gate import Limit, Operator
 from toolkit.rack.metric import METRICS
 from toolkit.rack.metric import Unit as MetricUnit
-from toolkit.rack.model import Mode, Profile, UnitKind
+from toolkit.rack.model import Mode, Profile, Suite, UnitKind
 
 if TYPE_CHECKING:
     from toolkit.rack.schema import GateFile, ProfileFile, RackFile, UnitFile
@@ -118,6 +118,12 @@ def check_profile(profile: ProfileFile, problems: Problems) -> None:
         problems.add(
             ("nvlinks_per_gpu",), f"{profile.nvlinks_per_gpu} in mode {profile.mode}", "0 in mode pcie, and only there"
         )
+    if profile.suite is Suite.REHEARSAL and not profile.virtual:
+        right = "quick, standard or long; a rehearsal runs every workload once and proves no hardware"
+        problems.add(("suite",), "a rehearsal is for virtual racks", right)
+    if profile.power_ramp_kw_per_s and "gpu_power_watts" not in profile.expected:
+        right = "expected: {gpu_power_watts: ...}, which the ramp is reckoned from"
+        problems.add(("power_ramp_kw_per_s",), "how much a GPU takes is not said", right)
     seen: dict[tuple[str, str], int] = {}
     for number, gate in enumerate(profile.gates):
         first = seen.setdefault((gate.code, gate.metric), number)

@@ -23,7 +23,7 @@ class Operator(StrEnum):
     AT_MOST = "at_most"
     EQUALS = "equals"
     ONE_OF = "one_of"
-    SAME_ACROSS = "same_across"  # one value over all subjects of the scope
+    SAME_ACROSS = "same_across"  # one value over all subjects of the scope in one verdict: a node's GPUs
 
 
 Limit = float | int | str | tuple[str, ...] | None
@@ -39,7 +39,8 @@ class Gate:
     stage     stage whose evidence it reads: nvlink, infiniband, kubernetes, burnin, ...
     limit     None means nobody has sourced one yet: the answer is INCONCLUSIVE
     part      what a technician pulls when it fails: gpu, tray, cable, hca, ...; `software` where it is ours to
-              configure and nothing is pulled; `evidence` where too little was measured to say
+              configure and nothing is pulled; `symptom` where something went wrong and does not say by whose
+              fault: a finding about a part goes before it; `evidence` where too little was measured to say
     why       one sentence an operator reads
     source    document or measurement the limit comes from, with its date
     """

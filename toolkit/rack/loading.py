@@ -106,6 +106,8 @@ def load_profile(name: str, inventory: Path) -> Profile:
     gates = {(g.code, g.metric): _gate(g) for g in written.gates}
     if written.gates_from is not None:
         gates = _inherited(written, inventory, problems) | gates
+    elif written.gates_left_out:
+        problems.add(("gates_left_out",), "nothing is inherited", "leave a gate of this file out by not writing it")
     _check_gates(gates.values(), written, problems)
     problems.raise_any()
     return Profile(
@@ -125,6 +127,8 @@ def load_profile(name: str, inventory: Path) -> Profile:
         virtual=written.virtual,
         evidence_max_age=written.evidence_max_age,
         suite=written.suite,
+        left_out=tuple((left.code, left.why) for left in written.gates_left_out),
+        power_ramp_kw_per_s=written.power_ramp_kw_per_s,
     )
 
 
@@ -160,7 +164,11 @@ def _inherited(written: ProfileFile, inventory: Path, problems: Problems) -> dic
     if base.gates_from is not None:
         right = f"gates_from: {base.gates_from}"
         problems.add(("gates_from",), f"{base_name} takes its own gates from {base.gates_from}", right)
-    return {(g.code, g.metric): _gate(g) for g in base.gates}
+    left_out = {left.code for left in written.gates_left_out}
+    for number, left in enumerate(written.gates_left_out):
+        if left.code not in {g.code for g in base.gates}:
+            problems.add(("gates_left_out", number, "code"), f"{base_name} has no gate {left.code}", "remove it")
+    return {(g.code, g.metric): _gate(g) for g in base.gates if g.code not in left_out}
 
 
 def _check_gates(gates: Iterable[Gate], written: ProfileFile, problems: Problems) -> None:

@@ -117,6 +117,15 @@ class Link:
     part: str
 
 
+class Suite(StrEnum):
+    """How much burn-in, by the names the node's program knows them under."""
+
+    REHEARSAL = "rehearsal"  # every workload once, on virtual racks only: it proves the way, not the hardware
+    QUICK = "quick"  # a minute
+    STANDARD = "standard"  # ten minutes
+    LONG = "long"  # two hours
+
+
 @dataclass(frozen=True, slots=True)
 class Profile:
     """What a SKU should be.
@@ -125,6 +134,8 @@ class Profile:
     versions   the version lock of the rack, by package name
     image      operating system image: file name in the provisioning root and its sha256
     units      how many of each kind make a whole rack
+    left_out   codes of inherited gates that are not asked, each with the reason
+    power_ramp_kw_per_s   how fast the load of a rack's GPUs may grow when a burn-in begins; 0: as fast as it will
     """
 
     name: str
@@ -143,7 +154,9 @@ class Profile:
     virtual: bool = False
     # Policy, not physics: evidence older than a day says nothing of a rack that was touched since.
     evidence_max_age: timedelta = timedelta(days=1)
-    suite: str = "quick"  # the burn-in a node takes before it may be certified
+    suite: Suite = Suite.QUICK  # the burn-in a node takes before it may be certified
+    left_out: tuple[tuple[str, str], ...] = ()
+    power_ramp_kw_per_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,11 +20,11 @@ from toolkit.rack.gate import Operator, Scope
 from toolkit.rack.lifecycle import Stage
 from toolkit.rack.metric import METRICS
 from toolkit.rack.metric import Unit as MetricUnit
-from toolkit.rack.model import LinkKind, Mode, UnitKind
+from toolkit.rack.model import LinkKind, Mode, Suite, UnitKind
 
 PARTS = (
     "gpu", "tray", "switch_tray", "cable", "cartridge", "optic", "hca", "leaf_port", "slot", "cooling",
-    "software", "evidence",
+    "software", "symptom", "evidence",
 )  # fmt: skip
 _DURATION = re.compile(r"([1-9]\d{0,3})([mhd])")
 
@@ -260,6 +260,13 @@ class GateFile(_Written):
     date: Day
 
 
+class LeftOutFile(_Written):
+    """An inherited gate that this profile does not ask, and why."""
+
+    code: Code
+    why: Line
+
+
 class ProfileFile(_Written):
     """inventory/profiles/<profile>.yml."""
 
@@ -275,12 +282,14 @@ class ProfileFile(_Written):
     nvlink_gb_per_s: Annotated[float, _number(float, 0, 10_000)]
     hcas_per_node: Annotated[int, _number(int, 0, 64)]
     image: File
-    suite: Word = "quick"
+    suite: Annotated[Suite, _choice(Suite)] = Suite.QUICK
+    power_ramp_kw_per_s: Annotated[float, _number(float, 0, 10_000)] = 0.0
     certificate_lifetime: Duration
     evidence_max_age: Duration = timedelta(days=1)
     expected: dict[Word, Line]
     versions: dict[Package, Version]
     gates_from: Name | None = None
+    gates_left_out: tuple[LeftOutFile, ...] = ()
     gates: tuple[GateFile, ...] = ()
 
 

@@ -20,6 +20,8 @@ ERROR_CODES = {
     "EVIDENCE_INCONCLUSIVE": "Certification could not decide. The node goes back to JOINED; run bringup again.",
     "BURNIN_CUT": "The burn-in has no end record: it died, or its time ran out. Run bringup again.",
     "BURNIN_INCOMPLETE": "Some planned workloads did not end. Run bringup again; look at the records if it stays.",
+    "GPU_RESET_FAILED": "A GPU replaced a faulty row and waits for a reset, which nvidia-smi refused or which did not "
+    "help. End what holds the GPUs, or reboot the node; then the same command again goes on from there.",
     "CERTIFICATE_REFUSED": "The certificate does not verify, has expired or does not name the node as it is now.",
     "INTERRUPTED": "Our process was killed during this run. Run bringup again: that is the resume.",
     "UNDECIDED": "We could not tell. The message says while doing what.",

@@ -2,38 +2,37 @@
 
 The run belongs to the node, not to this process: it is started under systemd with an id that is on record before the
 start, so a controller that was killed finds it again and neither starts a second one nor loses the first.
+
+A GPU that replaced a faulty row is reset and everything is measured again, once: see `toolkit.judge.recovery`.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from datetime import datetime
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
 
-from burnin.record import (
-    MAX_LINE_BYTES,
-    Artifact,
-    End,
-    Measured,
-    Outcome,
-    Progress,
-    Record,
-    RecordError,
-    Start,
-    WorkloadEnded,
-    attempts,
-    load,
-)
+from burnin.record import Artifact, Progress, Record, RecordError
 from toolkit.errors import UndecidedError, UnreachableError
-from toolkit.judge.evidence import Measurement, Subject
+from toolkit.facts.kernel_events import measured as driver_events
+from toolkit.judge.evidence import Measurement, Subject, Value
+from toolkit.judge.part import GpuSeat, blames_hardware
+from toolkit.judge.recovery import AGAIN, recovery, remaps_again
+from toolkit.judge.verdict import Answer, Verdict
 from toolkit.ledger import Event, EventKind, Run
 from toolkit.rack.gate import Scope
-from toolkit.rack.lifecycle import Stage
-from toolkit.rack.model import Unit
+from toolkit.rack.lifecycle import Outcome, Stage
+from toolkit.rack.metric import METRICS
+from toolkit.rack.model import Suite, Unit
+from toolkit.rack.power import Begin, begins
 from toolkit.stages import context as ctx
 from toolkit.stages.archive import build_archive
+from toolkit.stages.burnin_records import KERNEL_LOG, PIPELINE, Followed, measurements_of, overheated
 from toolkit.stages.context import Context, Result, Work, error, passed
+from toolkit.stages.gpu_reset import recover, spent
+from toolkit.stages.readback import failed, judge_node, record, undecided
 
 REMOTE = "/opt/rackproof/burnin.pyz"
 FOLDER = "/var/lib/rackproof/burnin"
@@ -42,61 +41,203 @@ COMMAND_SECONDS = 60.0
 CHUNK_BYTES = 1024 * 1024
 MAX_RECORDS_BYTES = 64 * 1024 * 1024
 MAX_ARTIFACT_BYTES = 64 * 1024 * 1024
-# How long a suite may take before we stop waiting: three times what it plans, for a slow node is still a node.
-SUITE_SECONDS = {"quick": 600.0, "standard": 3600.0, "long": 4 * 3600.0}
+# How long a suite may take before we stop waiting: about three times what it plans, for a slow node is still a node.
+SUITE_SECONDS = {Suite.REHEARSAL: 1500.0, Suite.QUICK: 900.0, Suite.STANDARD: 3600.0, Suite.LONG: 4 * 3600.0}
 SILENT_POLLS = 10  # a unit that is gone this many polls without an end record will not write one any more
+_DIGEST_LENGTH = 64
+NEARLY = 0.99  # a workload that is done is not yet the stage's end, which is what 1.0 means to a watcher
+# Time to ship the burn-in to every node before the first of them takes up its load.
+SHIPPING = timedelta(seconds=30)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is asked of the nodes.
+
+    filed      the ledger's key: an operator's own burn-in neither resumes the pipeline's nor is taken for it
+    begin_at   the rack's common beginning; None: each node begins when it is ready
+    """
+
+    suite: Suite
+    filed: str = PIPELINE
+    begin_at: datetime | None = None
+    begins: Mapping[str, Begin] | None = None
+
+    def arguments(self, node: str) -> list[str]:
+        """When the node's program takes up the load."""
+        begin = (self.begins or {}).get(node, Begin())
+        at = [] if self.begin_at is None else [
+            "--begin-at", f"{self.begin_at.timestamp() + begin.after_s:.3f}"
+        ]  # fmt: skip
+        return at + (["--gpu-stagger", f"{begin.gpu_stagger_s:.3f}"] if begin.gpu_stagger_s else [])
+
+    def longest_s(self, node: str, now: datetime) -> float:
+        """How long to wait for the end."""
+        wait = 0.0 if self.begin_at is None else max(0.0, (self.begin_at - now).total_seconds())
+        return SUITE_SECONDS[self.suite] + wait + (self.begins or {}).get(node, Begin()).after_s
+
+
+@dataclass(frozen=True, slots=True)
+class Burned:
+    """A burn-in that was followed to wherever it came.
+
+    result    PASSED where it measured what it planned, or measured enough to condemn a part
+    verdict   of the profile's burn-in gates over `measurements`
+    """
+
+    identity: str
+    result: Result
+    measurements: tuple[Measurement, ...]
+    verdict: Verdict
+    seats: Mapping[int, GpuSeat]
+
+
+def ordered(
+    context: Context, nodes: Iterable[Unit], suite: Suite, *, step: bool = False, filed: str = PIPELINE
+) -> Order:
+    """The order for these nodes: staggered by the profile's ramp, or (`step`) all at once."""
+    names = [n.name for n in nodes]
+    found = begins(names, context.rack.profile, step)
+    together = len(names) > 1 and any(b.gpu_stagger_s for b in found.values())
+    return Order(suite, filed, context.clock() + SHIPPING if step or together else None, found)
 
 
 def run(context: Context, work: Work) -> None:
-    """Measures every node, side by side. Judges nothing: that is certify's."""
+    """Measures every node, side by side. Whether a node is good is certify's to say."""
+    order = ordered(context, work.nodes, context.rack.profile.suite)
+    ship = _shipper(context)
+    work.each(work.nodes, lambda node: _burn_in(context, node, work.runs[node.name], order, ship).result)
+
+
+def examine(suite: Suite, step: bool, seen: dict[str, Burned]) -> ctx.StageRunner:
+    """A burn-in that an operator asks for: measured and judged by the profile's gates at once. Fills `seen`."""
+
+    def runner(context: Context, work: Work) -> None:
+        order = ordered(context, work.nodes, suite, step=step, filed=f"burnin by hand, {suite}")
+        ship = _shipper(context)
+
+        def one(node: Unit) -> Result:
+            burned = _burn_in(context, node, work.runs[node.name], order, ship)
+            seen[node.name] = burned
+            if burned.result.outcome is not Outcome.PASSED:
+                return burned.result
+            record(context, node, burned.verdict)
+            return _judged(context, node, burned, suite)
+
+        work.each(work.nodes, one)
+
+    return runner
+
+
+def _judged(context: Context, node: Unit, burned: Burned, suite: Suite) -> Result:
+    if burned.verdict.answer is Answer.PASS:
+        return passed(f"suite {suite}: {len(burned.verdict.findings)} findings, all as planned")
+    if burned.verdict.answer is Answer.FAIL:
+        return failed(context, node, burned.verdict, burned.seats)
+    again = f"rackproof burnin {node.name} --suite {suite}"
+    return error("EVIDENCE_MISSING", f"burnin could not be judged: {undecided(burned.verdict)}", again)
+
+
+def _shipper(context: Context) -> Callable[[Unit], None]:
     archive = context.settings.cache / "burnin.pyz"
     digest = build_archive(archive)
 
-    def one(node: Unit) -> Result:
+    def ship(node: Unit) -> None:
         context.hands.shell.run(node, ["mkdir", "-p", "/opt/rackproof", FOLDER], COMMAND_SECONDS)
-        if _remote_digest(context, node) != digest:
+        answer = context.hands.shell.run(node, ["sha256sum", REMOTE], COMMAND_SECONDS)
+        if answer.status != 0 or answer.stdout[:64].decode("ascii", "replace") != digest:
             context.hands.shell.put(node, archive, REMOTE, 0o755)
-        started = _start(context, node, work.runs[node.name])
-        followed = _follow(context, node, started, context.rack.profile.suite)
-        return _keep(context, node, work.runs[node.name], started, followed)
 
-    work.each(work.nodes, one)
+    return ship
 
 
-def _remote_digest(context: Context, node: Unit) -> str:
-    answer = context.hands.shell.run(node, ["sha256sum", REMOTE], COMMAND_SECONDS)
-    return answer.stdout[:64].decode("ascii", "replace") if answer.status == 0 else ""
+def _burn_in(context: Context, node: Unit, run: Run, order: Order, ship: Callable[[Unit], None]) -> Burned:
+    """One node: measured, and measured again after each recovery that is due. Its numbers are on record afterwards."""
+    ship(node)
+    identity = _identity(context, node, run, order)
+    while True:
+        burned = _measured(context, node, order, identity, run)
+        due = recovery(burned.verdict.findings, burned.measurements, spent(context, node, identity))
+        if burned.result.outcome is not Outcome.PASSED or due is None:
+            break
+        record(context, node, burned.verdict)  # what the reset is for; the rerun decides
+        refused = recover(context, node, identity, due)
+        if refused is not None:
+            burned = replace(burned, result=refused)
+            break
+        identity, order = f"{identity}.again", replace(order, begin_at=None)
+        _intend(context, node, run, order, identity)
+    context.ledger.record_measurements(run, burned.measurements)
+    return burned
 
 
-def _start(context: Context, node: Unit, run: Run) -> str:
-    """The id of the burn-in on the node: the one on record unless it came to no good end, else a new one."""
+def _identity(context: Context, node: Unit, run: Run, order: Order) -> str:
+    """The id of the burn-in on the node: the one on record unless it came to its end, else a new one."""
     rack = context.rack.name
-    begun = context.ledger.find(rack, node.name, EventKind.INTENT, "burnin")
-    fetched = context.ledger.find(rack, node.name, EventKind.OBSERVED, "burnin")
-    joined = context.ledger.node_states(rack)[node.name].event
-    poor = fetched is not None and begun is not None and fetched.id > begun.id and not _details(fetched)["complete"]
-    resumable = begun is not None and begun.id > joined and not poor
-    if begun and resumable:
+    begun = context.ledger.find(rack, node.name, EventKind.INTENT, order.filed)
+    state = context.ledger.node_states(rack).get(node.name)
+    if begun and begun.id > (state.event if state else 0) and not _is_over(context, node, order, begun):
         identity = str(_details(begun)["id"])
     else:
         identity = f"{rack}-{node.name}-{run.attempt}"
-        context.ledger.intent(rack, node.name, "burnin", {"id": identity, "suite": context.rack.profile.suite})
-    if _is_active(context, node, identity):
-        return identity
-    unit = [f"--unit=rackproof-burnin-{identity}", "--collect", "--quiet", "--property=KillMode=control-group"]
-    profile = context.rack.profile
-    suite = ["--run", identity, "--suite", profile.suite, "--gpus", str(profile.gpus_per_node)]
-    argv = ["systemd-run", *unit, "/usr/bin/python3", REMOTE, "run", *suite, "--out", f"{FOLDER}/{identity}"]
-    answer = context.hands.shell.run(node, argv, COMMAND_SECONDS)
-    if answer.status != 0:
-        said = (answer.stderr or answer.stdout)[:300].decode("utf-8", "replace")
-        raise UndecidedError(f"burn-in on {node.name} did not start: {said.strip()}", f"rackproof bringup {rack}")
+    _intend(context, node, run, order, identity)
     return identity
 
 
-def _details(event: Event) -> Mapping[str, object]:
+def _intend(context: Context, node: Unit, run: Run, order: Order, identity: str) -> None:
+    details = {"id": identity, "suite": order.suite, "run": run.id}
+    context.ledger.intent(context.rack.name, node.name, order.filed, details)
+
+
+# Ends of a run that say nothing of the burn-in on the node: it may still run, or wait for its recovery.
+_NOT_OVER = ("INTERRUPTED", "GPU_RESET_FAILED", "NODE_UNREACHABLE", "UNDECIDED", "DEFECT")
+
+
+def _is_over(context: Context, node: Unit, order: Order, begun: Event) -> bool:
+    """Whether a new burn-in is due. The pipeline goes on from one that measured everything: its stage did not end.
+    An operator who asks again wants another, unless the last one was cut off from us.
+    """
+    rack, identity = context.rack.name, _details(begun)["id"]
+    fetched = context.ledger.find(rack, node.name, EventKind.OBSERVED, order.filed)
+    if fetched is None or _details(fetched)["id"] != identity:
+        return False
+    if order.filed == PIPELINE:
+        return not _details(fetched)["complete"]
+    runs = {r.id: r for r in context.ledger.runs(rack, node.name, Stage.BURNIN)}
+    taken = runs.get(str(_details(begun)["run"]))
+    return taken is not None and taken.outcome is not None and taken.code not in _NOT_OVER
+
+
+def _details(event: Event) -> Mapping[str, Any]:
     details = event.body["details"]
     return details if isinstance(details, dict) else {}
+
+
+def _measured(context: Context, node: Unit, order: Order, identity: str, run: Run) -> Burned:
+    """Starts the burn-in unless it runs or ran, follows it to its end and judges what it measured."""
+    _start(context, node, order, identity)
+    followed = _follow(context, node, identity, order.longest_s(node.name, context.clock()))
+    kept = _keep(context, node, order, identity, followed)
+    measurements = _measurements(context, node, run, identity, followed, kept)
+    verdict = judge_node(context, node, (Stage.BURNIN,), measurements)
+    return Burned(identity, _ended(context, identity, followed, verdict), measurements, verdict, followed.seats)
+
+
+def _start(context: Context, node: Unit, order: Order, identity: str) -> None:
+    """Starts the run on the node. The node itself does nothing for an id that has ended."""
+    if _is_active(context, node, identity):
+        return
+    again = "the same command again, when it has ended"
+    for other in _others(context, node, identity):
+        raise UndecidedError(f"{node.name} is busy with another burn-in: {other}", again)
+    unit = [f"--unit=rackproof-burnin-{identity}", "--collect", "--quiet", "--property=KillMode=control-group"]
+    suite = ["--run", identity, "--suite", order.suite, "--gpus", str(context.rack.profile.gpus_per_node)]
+    argv = ["systemd-run", *unit, "/usr/bin/python3", REMOTE, "run", *suite, "--out", f"{FOLDER}/{identity}"]
+    answer = context.hands.shell.run(node, argv + order.arguments(node.name), COMMAND_SECONDS)
+    if answer.status != 0:
+        said = (answer.stderr or answer.stdout)[:300].decode("utf-8", "replace")
+        hint = f"rackproof bringup {context.rack.name}"
+        raise UndecidedError(f"burn-in on {node.name} did not start: {said.strip()}", hint)
 
 
 def _is_active(context: Context, node: Unit, identity: str) -> bool:
@@ -104,38 +245,17 @@ def _is_active(context: Context, node: Unit, identity: str) -> bool:
     return context.hands.shell.run(node, argv, COMMAND_SECONDS).status == 0
 
 
-@dataclass(slots=True)
-class _Followed:
-    """What the node wrote so far: whole lines only. A last line without its end may be cut off and written anew."""
-
-    raw: bytearray = field(default_factory=bytearray)
-    records: list[Record] = field(default_factory=list)
-
-    def take(self, more: bytes) -> list[Record]:
-        """New records of the whole lines in `more`. Raises RecordError on anything that is not one."""
-        whole = more[: more.rfind(b"\n") + 1]
-        if not whole and len(more) > MAX_LINE_BYTES:
-            raise RecordError(f"line over {MAX_LINE_BYTES} bytes")
-        self.raw += whole
-        fresh = list(load(whole.decode("ascii", "replace").split("\n")))
-        self.records += fresh
-        return fresh
-
-    @property
-    def last(self) -> list[Record]:
-        """Records of the last attempt: one that was cut measured what counts no more."""
-        found = attempts(self.records)
-        return found[-1] if found else []
-
-    @property
-    def end(self) -> End | None:
-        """The end record of the last attempt, if it came."""
-        return next((r for r in reversed(self.last) if isinstance(r, End)), None)
+def _others(context: Context, node: Unit, identity: str) -> list[str]:
+    """Other burn-ins that run on the node: two of them would measure each other."""
+    argv = ["systemctl", "list-units", "--plain", "--no-legend", "--state=active", "rackproof-burnin-*.service"]
+    lines = context.hands.shell.run(node, argv, COMMAND_SECONDS).stdout.decode("utf-8", "replace").splitlines()
+    units = [line.split()[0] for line in lines if line.startswith("rackproof-burnin-")]
+    return [unit for unit in units if unit != f"rackproof-burnin-{identity}.service"]
 
 
-def _follow(context: Context, node: Unit, identity: str, suite: str) -> _Followed:
+def _follow(context: Context, node: Unit, identity: str, longest_s: float) -> Followed:
     """Reads the records as they come, until the end record, the deadline, or a unit that died without one."""
-    followed, deadline, silent = _Followed(), context.clock().timestamp() + SUITE_SECONDS[suite], 0
+    followed, deadline, silent = Followed(), context.clock().timestamp() + longest_s, 0
     path = f"{FOLDER}/{identity}/records.jsonl"
     while followed.end is None and context.clock().timestamp() < deadline and silent < SILENT_POLLS:
         more = _more(context, node, path, len(followed.raw))
@@ -166,41 +286,29 @@ def _more(context: Context, node: Unit, path: str, offset: int) -> bytes:
 
 
 def _show(context: Context, node: Unit, records: Iterable[Record]) -> None:
-    for record in records:
-        if isinstance(record, Progress):
-            text = f"{record.workload} {record.text}".strip()
-            context.progress(ctx.Progress(node.name, Stage.BURNIN, text, record.done))
+    for told in records:
+        if isinstance(told, Progress):
+            text = f"{told.workload} {told.text}".strip()
+            done = min(told.done, NEARLY)
+            context.progress(ctx.Progress(node.name, Stage.BURNIN, text, done, told.gpu))
 
 
-def _keep(context: Context, node: Unit, run: Run, identity: str, followed: _Followed) -> Result:
-    """Puts records, raw outputs and measurements on record; then says whether the suite came to its end."""
+def _keep(context: Context, node: Unit, order: Order, identity: str, followed: Followed) -> Mapping[str, str]:
+    """Puts records and raw outputs on record; answers their digests by name. UndecidedError for another's records."""
     ledger, rack = context.ledger, context.rack.name
     origin = ledger.artifacts.put(bytes(followed.raw))
-    kept = {"records": origin} | {a.name: _fetch(context, node, identity, a) for a in _artifacts(followed)}
-    strangers = {r.run for r in followed.last if isinstance(r, Start)} - {identity}
+    kept = {"records": origin} | {a.name: _fetch(context, node, identity, a) for a in followed.artifacts}
+    strangers = followed.runs - {identity}
     if strangers:
         raise UndecidedError(
             f"burn-in {identity} on {node.name}: its records are of run {', '.join(strangers)}", "look at the node"
         )
-    ledger.record_measurements(run, tuple(_measurements(node, run.id, origin, followed.last)))
-    end = followed.end
-    missing = [w for w in end.planned if w not in end.ended] if end else []
-    complete = end is not None and bool(end.planned) and not missing
-    ledger.observed(rack, node.name, "burnin", {"id": identity, "artifacts": kept, "complete": complete})
-    again = f"rackproof bringup {rack}"
-    if end is None:
-        return error("BURNIN_CUT", f"burn-in {identity} on {node.name} has no end: it died or ran out of time", again)
-    if not complete:
-        return error(
-            "BURNIN_INCOMPLETE", f"burn-in {identity} did not end: {', '.join(missing) or 'nothing planned'}", again
-        )
-    poor = [r for r in followed.last if isinstance(r, WorkloadEnded) and r.outcome is not Outcome.COMPLETED]
-    told = "; ".join(f"{r.workload}{'' if r.gpu is None else f' gpu{r.gpu}'} {r.outcome.value}" for r in poor[:8])
-    return passed(told or f"{len(followed.records)} records")
-
-
-def _artifacts(followed: _Followed) -> list[Artifact]:
-    return [r for r in followed.last if isinstance(r, Artifact)][:64]
+    complete = followed.end is not None and not followed.missing
+    seats = {str(gpu): [seat.serial, seat.pci] for gpu, seat in followed.seats.items()}
+    ledger.observed(
+        rack, node.name, order.filed, {"id": identity, "artifacts": kept, "complete": complete, "gpus": seats}
+    )
+    return kept
 
 
 def _fetch(context: Context, node: Unit, identity: str, artifact: Artifact) -> str:
@@ -222,28 +330,35 @@ def _fetch(context: Context, node: Unit, identity: str, artifact: Artifact) -> s
     return context.ledger.artifacts.put(bytes(data))
 
 
-def _measurements(node: Unit, run: str, origin: str, records: Iterable[Record]) -> Iterable[Measurement]:
-    for record in records:
-        if isinstance(record, Measured):
-            subject = _subject(node, record)
-            yield Measurement(record.metric, record.unit, record.value, subject, _when(node, record), run, origin)
+def _measurements(
+    context: Context, node: Unit, run: Run, identity: str, followed: Followed, kept: Mapping[str, str]
+) -> tuple[Measurement, ...]:
+    """What the node measured, and what only we can say: its kernel log read, and what came after a reset."""
+    told = tuple(measurements_of(node, run.id, kept["records"], followed.last))
+    gpus = range(context.rack.profile.gpus_per_node)
+
+    def ours(metric: str, value: Value, gpu: int | None, origin: str) -> Measurement:
+        subject = Subject(Scope.NODE, node.name) if gpu is None else Subject(Scope.GPU, node.name, gpu=gpu)
+        return Measurement(metric, METRICS[metric].unit, value, subject, context.clock(), run.id, origin)
+
+    again = remaps_again(told, gpus, spent(context, node, identity))
+    found = [ours(AGAIN, value, gpu, kept["records"]) for gpu, value in again.items()]
+    found += [ours("gpu_overheated", v, gpu, kept["records"]) for gpu, v in overheated(told, gpus).items()]
+    log = next((kept[a.name] for a in followed.artifacts if a.workload == KERNEL_LOG), "")
+    if len(log) == _DIGEST_LENGTH:
+        text = context.ledger.artifacts.get(log).decode("utf-8", "replace")
+        places = {seat.pci: gpu for gpu, seat in followed.seats.items() if seat.pci}
+        driver = dict(context.rack.profile.expected).get("driver_version")
+        events = driver_events(text, places, complete=followed.log_is_whole, driver=driver)
+        found += [ours(metric, value, gpu, log) for metric, _, value, gpu in events]
+    return told + tuple(found)
 
 
-def _when(node: Unit, record: Measured) -> datetime:
-    try:
-        at = datetime.fromisoformat(record.at)
-    except ValueError as problem:
-        raise UndecidedError(
-            f"burn-in record of {node.name}: {problem}", "look at the records on the node"
-        ) from problem
-    if at.tzinfo is None:
-        raise UndecidedError(f"burn-in record of {node.name}: {record.at} has no time zone", "look at the records")
-    return at
-
-
-def _subject(node: Unit, record: Measured) -> Subject:
-    if record.gpu is None:
-        return Subject(Scope.NODE, node.name)
-    if record.link is None:
-        return Subject(Scope.GPU, node.name, gpu=record.gpu)
-    return Subject(Scope.LINK, node.name, gpu=record.gpu, link=record.link)
+def _ended(context: Context, identity: str, followed: Followed, verdict: Verdict) -> Result:
+    """How far the suite came. One that was cut short still condemns the part it failed on."""
+    again = f"rackproof bringup {context.rack.name}"
+    if followed.end is None:
+        return error("BURNIN_CUT", f"burn-in {identity} has no end: it died or ran out of time", again)
+    if followed.missing and not any(blames_hardware(f) for f in verdict.of(Answer.FAIL)):
+        return error("BURNIN_INCOMPLETE", f"burn-in {identity} did not end: {', '.join(followed.missing)}", again)
+    return passed(followed.poor or f"{len(followed.records)} records")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
 from threading import Lock
 
 from toolkit import __version__
@@ -21,19 +20,30 @@ from toolkit.facts.probe import PROBES
 from toolkit.judge.verdict import Answer, Finding, Verdict, merge
 from toolkit.ledger import EventKind, NewEvent, Run
 from toolkit.rack.lifecycle import Move, NodeState, Outcome, Stage
-from toolkit.rack.model import Unit
+from toolkit.rack.model import Suite, Unit
 from toolkit.report.standing import standings
+from toolkit.stages.burnin_records import seats_on_record
 from toolkit.stages.context import Context, Result, Work, passed
 from toolkit.stages.identity import identity_of
-from toolkit.stages.readback import Reading, failed, gpu_serials, judge_node, record, take, undecided
+from toolkit.stages.readback import Reading, failed, gpu_seats, judge_node, record, take, undecided
 
 FACT_STAGES = tuple(s for s in Stage if s is not Stage.BURNIN)
 
 
 @dataclass(frozen=True, slots=True)
 class _Proven:
+    """What a node's certificate rests on. `idle` names compute units that nothing ran on."""
+
     facts: NodeFacts
     findings: tuple[Finding, ...]
+    idle: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    reading: Reading
+    verdict: Verdict
+    idle: frozenset[str]
 
 
 def run(context: Context, work: Work) -> None:
@@ -42,17 +52,19 @@ def run(context: Context, work: Work) -> None:
     lock = Lock()
 
     def one(node: Unit) -> Result | None:
-        reading, verdict = _judge(context, work.runs[node.name], node)
+        judged = _judge(context, work.runs[node.name], node)
+        verdict = judged.verdict
         record(context, node, verdict)
         if verdict.answer is Answer.FAIL:
-            result = failed(context, node, verdict, gpu_serials(reading))
+            seats = seats_on_record(context, node) | {g: s for g, s in gpu_seats(judged.reading).items() if s.serial}
+            result = failed(context, node, verdict, seats)
             # What was ours to configure is measured again once it is mended.
             return result if result.outcome is Outcome.FAILED else replace(result, move=Move.RETEST)
         if verdict.answer is Answer.INCONCLUSIVE:
             return _undecided(context, verdict)
-        facts = identity_of(context, node, reading)
+        facts = identity_of(context, node, judged.reading)
         with lock:
-            proven[node.name] = _Proven(facts, verdict.findings)
+            proven[node.name] = _Proven(facts, verdict.findings, judged.idle)
         return None
 
     work.each(work.nodes, one)
@@ -62,24 +74,28 @@ def run(context: Context, work: Work) -> None:
             work.finish(node, passed(f"certificate {digest[:12]}"))
 
 
-def _judge(context: Context, run: Run, node: Unit) -> tuple[Reading, Verdict]:
+def _judge(context: Context, run: Run, node: Unit) -> _Judged:
     """The verdict of all gates: facts as they are now, burn-in as it was last measured."""
     reading = take(context, run, node, PROBES)
     of_facts = judge_node(context, node, FACT_STAGES, reading.measurements)
     burnin = _last_burnin(context, node)
     measured = context.ledger.measurements(context.rack.name, node.name, burnin.id) if burnin else ()
     of_burnin = judge_node(context, node, (Stage.BURNIN,), measured)
-    return reading, merge(of_facts, of_burnin)
+    idle = frozenset(str(m.value) for m in measured if m.metric == "gemm_units_not_exercised") - {"none"}
+    # The run's own findings first: what it left behind (a reset that is asked for) is read once more among the facts.
+    return _Judged(reading, merge(of_burnin, of_facts), idle)
 
 
 def _last_burnin(context: Context, node: Unit) -> Run | None:
-    """The burn-in that ended last; one from before a repair proves nothing."""
+    """The burn-in that made the node TESTED last, in the suite that its profile asks for; an operator's own counts for
+    nothing here, and one from before a repair proves nothing.
+    """
     rack = context.rack.name
-    repaired = [m.at for m in context.ledger.history(rack, node.name) if m.move is Move.REPAIR]
-    runs = [r for r in context.ledger.runs(rack, node.name, Stage.BURNIN) if r.outcome is Outcome.PASSED]
-    if not runs or (repaired and runs[-1].started < datetime.fromisoformat(repaired[-1])):
+    moves = context.ledger.events(rack, node.name, kind=EventKind.NODE_MOVED, limit=100_000)
+    since = [e for e in moves if e.body["move"] in (Move.TEST, Move.REPAIR)]
+    if not since or since[-1].body["move"] == Move.REPAIR:
         return None
-    return runs[-1]
+    return next((r for r in context.ledger.runs(rack, node.name) if r.id == since[-1].body["run"]), None)
 
 
 def _undecided(context: Context, verdict: Verdict) -> Result:
@@ -98,9 +114,10 @@ def _still_proven(context: Context, runs: Mapping[str, Run]) -> dict[str, _Prove
             continue
         again = context.ledger.start_run(context.rack.name, node.name, Stage.CERTIFY)
         try:
-            reading, verdict = _judge(context, again, node)
+            judged = _judge(context, again, node)
+            verdict = judged.verdict
             if verdict.answer is Answer.PASS:
-                found[node.name] = _Proven(identity_of(context, node, reading), verdict.findings)
+                found[node.name] = _Proven(identity_of(context, node, judged.reading), verdict.findings, judged.idle)
             doubt = "" if verdict.answer is Answer.PASS else _doubt(verdict)
         except RackproofError as failure:
             doubt = failure.message
@@ -130,7 +147,7 @@ def _issue(context: Context, proven: dict[str, _Proven]) -> str:
         findings=tuple(f for p in proven.values() for f in p.findings),
         left_out=left_out,
         plan_digest=str(plans[-1].body["digest"]),
-        not_verified=(*NOT_VERIFIED, *_rented(context, proven)),
+        not_verified=(*NOT_VERIFIED, *_unproven(context, proven.values()), *_rented(context, proven)),
     )
     now = context.clock()
     statement = issue(grounds, now, rack.profile.certificate_lifetime, __version__)
@@ -145,6 +162,18 @@ def _issue(context: Context, proven: dict[str, _Proven]) -> str:
     return digest
 
 
+def _unproven(context: Context, proven: Iterable[_Proven]) -> list[str]:
+    """What this profile's burn-in leaves out, and what it could not reach."""
+    profile = context.rack.profile
+    rehearsal = ["the burn-in was a rehearsal: every workload once, on a virtual rack"]
+    idle = sorted({words for p in proven for words in p.idle})
+    return [
+        *(rehearsal if profile.suite is Suite.REHEARSAL else []),
+        *(f"compute units not exercised: {words}" for words in idle),
+        *(f"{code} was not asked: {why}" for code, why in profile.left_out),
+    ]
+
+
 def _rented(context: Context, proven: Iterable[str]) -> list[str]:
     bare = sorted(name for name in proven if context.rack.unit(name).bmc is None)
     return [f"{name} is rented: its image, BIOS, BMC and slot are its owner's word" for name in bare]
@@ -153,6 +182,4 @@ def _rented(context: Context, proven: Iterable[str]) -> list[str]:
 NOT_VERIFIED = (
     "no collective over more than one node was measured",
     "cabling was not compared with the design",
-    "HBM was filled and read back over PCIe; no kernel swept it at full bandwidth",
-    "no compute unit was checked for silent data corruption",
 )

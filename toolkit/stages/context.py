@@ -48,12 +48,17 @@ def error(code: str, message: str, hint: str) -> Result:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Something an operator watching may want to know. `done` in 0..1 where it is known."""
+    """Something an operator watching may want to know.
+
+    done  0..1 where it is known; 1 says that the stage has its result
+    gpu   of which GPU, where it is of one
+    """
 
     node: str
     stage: Stage
     text: str
     done: float | None = None
+    gpu: int | None = None
 
 
 class Hands(Protocol):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from toolkit.facts.measure import measurements_of
 from toolkit.facts.probe import Fact, Probe, read
 from toolkit.judge.evidence import Measurement
-from toolkit.judge.part import blames_hardware, first_cause, part
+from toolkit.judge.part import GpuSeat, blames_hardware, first_cause, part
 from toolkit.judge.subjects import planned_subjects
 from toolkit.judge.verdict import Answer, Finding, Verdict, judge
 from toolkit.ledger import EventKind, NewEvent, Run
@@ -127,7 +127,7 @@ def result_of(context: Context, stage: Stage, node: Unit, verdict: Verdict, read
     if verdict.answer is Answer.PASS:
         return passed(f"{len(verdict.findings)} findings, all as planned")
     if verdict.answer is Answer.FAIL:
-        return failed(context, node, verdict, gpu_serials(reading))
+        return failed(context, node, verdict, gpu_seats(reading))
     problems = [f"{f.name}: {f.problem}" for f in reading.facts if f.problem]
     return error(
         "EVIDENCE_MISSING",
@@ -160,7 +160,7 @@ def _finding(finding: Finding) -> dict[str, object]:
     }
 
 
-def failed(context: Context, node: Unit, verdict: Verdict, serials: Mapping[int, str]) -> Result:
+def failed(context: Context, node: Unit, verdict: Verdict, seats: Mapping[int, GpuSeat]) -> Result:
     """FAILED with the code, the part to pull and the way back; ERROR where configuration or thin evidence failed."""
     findings = verdict.of(Answer.FAIL)
     first = first_cause(findings)
@@ -171,7 +171,7 @@ def failed(context: Context, node: Unit, verdict: Verdict, serials: Mapping[int,
         return error(
             first.code, message, f"rackproof explain {first.code}, then: rackproof bringup {context.rack.name}"
         )
-    suspect = part(first, node, dict(serials))
+    suspect = part(first, node, seats, findings)
     return Result(
         Outcome.FAILED, first.code, message, suspect, f"service {suspect}, then: rackproof release {node.name}"
     )
@@ -188,9 +188,9 @@ def undecided(verdict: Verdict) -> str:
     return "; ".join(words) or "no required gate"
 
 
-def gpu_serials(reading: Reading) -> dict[int, str]:
-    """Serials by GPU index as the node reported them; empty where it did not."""
+def gpu_seats(reading: Reading) -> dict[int, GpuSeat]:
+    """Serials and places by GPU index as the node reported them; empty where it did not."""
     for fact in reading.facts:
         if fact.name == "gpus" and isinstance(fact.value, dict):
-            return {int(g["index"]): str(g["serial"]) for g in fact.value.get("gpus", ()) if g.get("serial")}
+            return {int(g["index"]): GpuSeat(g["serial"] or "", g["id"] or "") for g in fact.value.get("gpus", ())}
     return {}

@@ -1,0 +1,105 @@
+"""`burnin`: measure and judge nodes that are up, outside of the pipeline."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import click
+
+from toolkit import settings as installed
+from toolkit.cli.look import resolve
+from toolkit.cli.output import emit, json_option, stderr
+from toolkit.cli.wiring import context_of, ledger_of
+from toolkit.errors import UsageError
+from toolkit.rack.lifecycle import NodeState
+from toolkit.rack.model import Rack, Suite
+
+if TYPE_CHECKING:
+    from toolkit.bringup import Examined
+    from toolkit.ledger import Run
+    from toolkit.report.burnin import NodeBurnin
+
+
+@click.command()
+@click.argument("name", metavar="NODE|RACK")
+@click.option("--rack", "rack_name", help="The rack of NODE, where several have one of that name.")
+@click.option(
+    "--suite", type=click.Choice([s.value for s in Suite]), help="How much; by default what the profile says."
+)
+@click.option("--power-step", is_flag=True, help="All GPUs take up their load at once, instead of in steps.")
+@json_option
+def burnin(name: str, rack_name: str | None, suite: str | None, power_step: bool, as_json: bool) -> None:
+    """Burn in NODE, or the nodes of RACK that are up and not admitted: memory, compute, both together, host link.
+
+    quick takes a minute, standard ten, long two hours, and longer on a slow node. Judged by the profile's gates. A
+    node that fails on evidence about its hardware is quarantined; nothing is admitted and no certificate is issued.
+    """
+    from rich.console import Group
+
+    from toolkit.bringup import burn_in
+    from toolkit.report.burnin import burnin_view
+    from toolkit.report.gpu_watch import GpuWatch
+
+    settings = installed.load()
+    rack, nodes = resolve(settings, name, rack_name)
+    chosen = _suite(rack, suite)
+    with ledger_of(settings) as ledger:
+        states = {node: row.state for node, row in ledger.node_states(rack.name).items()}
+    nodes = _free(rack, nodes, states)
+    with (
+        GpuWatch(stderr()) as watch,
+        context_of(rack, lambda p: watch.show(p.node, p.gpu, p.text, p.done)) as context,
+    ):
+        examined = burn_in(context, nodes, chosen, step=power_step)
+    found = [_of_node(rack, examined, run) for run in examined.runs]
+    emit(found, as_json, lambda: Group(*(burnin_view(f) for f in found)))
+    sys.exit(examined.exit_code)
+
+
+def _suite(rack: Rack, asked: str | None) -> Suite:
+    suite = Suite(asked) if asked else rack.profile.suite
+    if suite is Suite.REHEARSAL and not rack.profile.virtual:
+        raise UsageError(f"a rehearsal proves nothing of {rack.name}, which is no virtual rack", "--suite quick")
+    return suite
+
+
+def _free(rack: Rack, nodes: tuple[str, ...], states: Mapping[str, NodeState]) -> tuple[str, ...]:
+    """Of a rack, the nodes that may be burnt in; the others are named on stderr. One named node must be free."""
+    from toolkit.bringup import refuse_unless_free
+
+    free: list[str] = []
+    for node in nodes:
+        try:
+            refuse_unless_free(rack, node, states.get(node, NodeState.PLANNED))
+        except UsageError as refusal:
+            if len(nodes) == 1:
+                raise
+            stderr().print(f"left alone: {refusal.message}")
+            last = refusal
+        else:
+            free.append(node)
+    if not free:
+        raise UsageError(f"no node of {rack.name} can be burnt in", last.hint)
+    return tuple(free)
+
+
+def _of_node(rack: Rack, examined: Examined, run: Run) -> NodeBurnin:
+    from toolkit.judge.verdict import Answer
+    from toolkit.rack.lifecycle import Outcome
+    from toolkit.report.burnin import NodeBurnin, finding_lines, gpu_lines
+
+    burned = examined.burned.get(run.node)
+    answers = {Outcome.PASSED: Answer.PASS, Outcome.FAILED: Answer.FAIL}
+    unit = rack.unit(run.node)
+    return NodeBurnin(
+        node=run.node,
+        suite=examined.suite,
+        answer=answers.get(run.outcome, Answer.INCONCLUSIVE) if run.outcome else Answer.INCONCLUSIVE,
+        code=run.code,
+        message=run.message,
+        gpus=gpu_lines(burned.measurements, burned.seats, rack.profile.gpus_per_node) if burned else (),
+        findings=finding_lines(burned.verdict, unit, burned.seats) if burned else (),
+        next=run.next,
+    )

@@ -228,7 +228,9 @@ KERNEL hbm_activate(const Vector *memory, u64 rows, u64 row_stride, u64 accesses
   for (u64 n = (u64)blockIdx.x * THREADS + threadIdx.x; n < accesses; n += BATCH * threads) {
     Vector got[BATCH];
     for (u32 k = 0; k < BATCH; k++) {
-      u64 turn = n + k * threads, row = (turn * 0x9e3779b97f4a7c15u) & (rows - 1);
+      u64 turn = n + k * threads;
+      /* of the product's high half: its low bits repeat when the grid is a multiple of the rows */
+      u64 row = ((turn * 0x9e3779b97f4a7c15u) >> 32) * rows >> 32;
       got[k] = load_again(memory + row * row_stride + ((turn / rows) & 31) * 2);
     }
     for (u32 k = 0; k < BATCH; k++)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 GOALS = [s.value for s in (NodeState.IMAGED, NodeState.CONFIGURED, NodeState.CONNECTED, NodeState.JOINED)]
 GOALS += [s.value for s in (NodeState.TESTED, NodeState.CERTIFIED, NodeState.ADMITTED)]
+_CERTIFIED = (NodeState.CERTIFIED, NodeState.ADMITTED)
 goal_option = click.option(
     "--to", "goal", type=click.Choice(GOALS, case_sensitive=False), default=NodeState.ADMITTED.value, show_default=True
 )
@@ -76,7 +77,7 @@ def bringup(rack_name: str, goal: str, confirm: str | None, as_json: bool) -> No
     emit(summary, as_json, lambda: standings_view(f"{rack.name}: {_count(summary.nodes)}", summary.nodes))
     if not as_json:
         _tell_times(summary.seconds)
-        if summary.certificate:
+        if summary.certificate and any(n.state in _CERTIFIED for n in summary.nodes):
             stdout().print(f"certificate: {summary.certificate}")
     sys.exit(summary.exit_code)
 

@@ -61,6 +61,8 @@ def part(finding: Finding, node: Unit, seats: Mapping[int, GpuSeat], others: Ite
         return f"{'cable at' if kind == 'cable' else 'HCA'} {subject.hca} ({guid})"
     if kind == "tray":
         return f"tray {node.name} ({node.serial})"
+    if subject.gpu >= 0:  # nothing to pull, but the operator looks there first
+        return f"{kind} of {_gpu(subject.gpu, seats)}"
     return f"{kind} of {subject}"
 
 

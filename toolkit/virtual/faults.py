@@ -87,3 +87,16 @@ class Fault:
     hca: str | None = None
     value: float | None = None
     times: int | None = None
+
+    def __str__(self) -> str:
+        said = {"gpu": self.gpu, "link": self.link, "hca": self.hca, "value": self.value, "times": self.times}
+        return " ".join(
+            (
+                self.kind,
+                *(
+                    f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
+                    for name, value in said.items()
+                    if value is not None
+                ),
+            )
+        )

@@ -2,7 +2,8 @@
 
     memory burst: sweeps over all free memory, each checks what the last one wrote and writes new random data
     product burst: exact products on the hottest unit, every tile checked
-    ... until the time is up; then hot retention: products go on while nobody touches the memory, then all is checked
+    ... until the time is up; then hot retention: products go on while nobody touches the memory, then all is checked,
+    for data and for its complement
 
 With several cycles the GPU cools down in between and takes up its load cold: that is what moves solder joints. One
 context, one process; what is wrong in the memory and in the products is counted apart.
@@ -14,7 +15,7 @@ import hashlib
 import json
 import os
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import median
 
@@ -86,7 +87,7 @@ class Together:
 
     def _cycle(self, unit: Unit, cycle: int, cycles: int, seconds: float, retention_s: float) -> None:
         begun = time.monotonic()
-        limit = begun + seconds - retention_s
+        limit = begun + seconds - 2 * retention_s
         self._memory_burst()
         while True:
             self._done = (cycle + min(1.0, (time.monotonic() - begun) / max(seconds, 1.0))) / cycles
@@ -96,12 +97,21 @@ class Together:
             if time.monotonic() >= limit or self.sweeper.findings.words >= _ENOUGH_MISCOMPARES:
                 break
         self._doing = f"cycle {cycle + 1} of {cycles}: hot retention"
-        hot_until = time.monotonic() + retention_s
-        while time.monotonic() < hot_until:
-            self._product_burst(unit)
+        self._stay_hot(unit, retention_s)
+        held = self._pattern(self.tally.sweeps - 1)
+        # a weak cell falls to one side: each bit rests as 0 and as 1
+        complement = replace(held, inverted=not held.inverted)
+        self._count(self.sweeper.write(complement, self.tally.sweeps, down=bool(self.tally.sweeps % 2)))
+        self.tally.sweeps += 1
+        self._stay_hot(unit, retention_s)
         self._count(self.sweeper.verify(down=bool(self.tally.sweeps % 2)))
         self.tally.cycles += 1
         self.tally.load_s += time.monotonic() - begun
+
+    def _stay_hot(self, unit: Unit, seconds: float) -> None:
+        hot_until = time.monotonic() + seconds
+        while time.monotonic() < hot_until:
+            self._product_burst(unit)
 
     def _memory_burst(self) -> None:
         """Sweeps for as long as a burst lasts, one at least."""

@@ -94,7 +94,7 @@ def test_every_kernel_of_the_burnin_is_there(node: Any, libraries: Path) -> None
     cuda = Cuda(libraries / "libcuda.so.1")
     cuda.ok("cuInit", 0)
     cuda.open(0)
-    declared = re.compile(r"^KERNEL (?:\w+\([^)]*\) )?(\w+)\(", re.MULTILINE)
+    declared = re.compile(r"^KERNEL (?:\w+\([^)]*\)\s+)?(\w+)\(", re.MULTILINE)
     found, missing = set(), set()
     for path in kernel_sources():
         for name in declared.findall(path.read_text()):

@@ -53,7 +53,7 @@ def test_a_question_is_answered_in_our_own_types(server: ControlServer, socket_p
 
 def test_a_refusal_reaches_the_operator_with_its_hint(server: ControlServer, socket_path: Path) -> None:
     """As the UsageError it was in the daemon."""
-    with pytest.raises(UsageError, match="no Fault") as caught:
+    with pytest.raises(UsageError, match="no ecc_drip gpu 3") as caught:
         control.ask(socket_path, Request(Operation.SET_FAULT, fault=DRIP))
     assert caught.value.hint == "try another"
 
@@ -109,6 +109,8 @@ def test_a_node_that_powers_on_has_moved_nothing_yet(tmp_path: Path, rack: Rack)
     assert list((tmp_path / "load").iterdir()) == []
     assert (tmp_path / "kmsg").read_bytes() == b""
     assert (tmp_path / "kmsg").stat().st_ino == inode
+    counted = sorted((tmp_path / "infiniband").glob("*/ports/1/counters/port_*_data"))
+    assert [c.read_text() for c in counted] == ["0\n"] * 2 * len(unit.hcas), "a delta needs a value before"
     assert (tmp_path / "serial").read_text() == "VR00000001\n"
     assert (tmp_path / "disk-serial").read_text() == "VD00000001\n"
     assert "gpu3.ecc_corrected_per_gib 10" in (tmp_path / "state").read_text()

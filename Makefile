@@ -8,7 +8,7 @@ STATE := .rackproof
 BUILD_PACKAGES := gcc g++ libc6-dev make git ca-certificates python3-venv
 RACK_PACKAGES  := systemd-container mmdebstrap squashfs-tools dnsmasq-base iproute2 util-linux e2fsprogs zstd cpio \
                   busybox-static openssh-client openssh-server apt-utils dpkg-dev gpg gpg-agent procps
-TEST_PACKAGES  := postgresql
+TEST_PACKAGES  := postgresql openmpi-bin
 
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export RACKPROOF_HOME ?= $(CURDIR)/$(STATE)

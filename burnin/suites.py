@@ -11,12 +11,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from burnin import kernel_log, telemetry
-from burnin.nccl.all_reduce import MIB, AllReduce
+from burnin.nccl.collective import GIB, Kind, collectives
 from burnin.workload import OwnProcess, Workload
 from burnin.wrapped.dcgm_diag import dcgm_diag
 from burnin.wrapped.nvbandwidth import nvbandwidth
 
 HBM, GEMM, TOGETHER, PCIE = "hbm", "gemm", "together", "pcie"
+# The switches reduce in the one; the other loads every pair of GPUs at once, and no switch can do its work for it.
+QUICK_COLLECTIVES = (Kind.ALL_REDUCE, Kind.ALLTOALL)
 
 # What a workload may take beyond its load: to start, to allocate and to come to an end, on a node with slow disks.
 _SET_UP_S = 60.0
@@ -52,11 +54,11 @@ SUITES = (
             _on_each_gpu(GEMM, 0, deadline_s=300),
             _on_each_gpu(TOGETHER, 0, "--retention", "1", deadline_s=300),
             _on_each_gpu(PCIE, 0, deadline_s=120),
-            AllReduce(deadline_s=90),
+            *collectives(deadline_s=60),
             nvbandwidth(deadline_s=120),
             dcgm_diag(level=1),
         ),
-        deadline_s=900,
+        deadline_s=1200,
         settle_s=2,
     ),
     # A minute of load: is this GPU fit to be given work?
@@ -67,9 +69,9 @@ SUITES = (
             _on_each_gpu(GEMM, 10),
             _on_each_gpu(TOGETHER, 15, "--retention", "3"),
             _on_each_gpu(PCIE, 3),
-            AllReduce(deadline_s=90),
+            *collectives(deadline_s=90, kinds=QUICK_COLLECTIVES),
         ),
-        deadline_s=360,
+        deadline_s=540,
         settle_s=5,
     ),
     # Ten minutes: thousands of sweeps, retention at temperature.
@@ -80,11 +82,11 @@ SUITES = (
             _on_each_gpu(GEMM, 90),
             _on_each_gpu(TOGETHER, 210, "--retention", "20"),
             _on_each_gpu(PCIE, 15),
-            AllReduce(deadline_s=240, largest=16384 * MIB, iterations=50),
+            *collectives(deadline_s=180, largest=16 * GIB, iterations=50),
             nvbandwidth(),
             dcgm_diag(level=2),
         ),
-        deadline_s=2700,
+        deadline_s=3150,
         settle_s=5,
     ),
     # Two hours: the slow patterns, and cold start - load - cool-down - load, for solder and through-silicon vias.
@@ -95,11 +97,11 @@ SUITES = (
             _on_each_gpu(GEMM, 900),
             _on_each_gpu(TOGETHER, 2700, "--cycles", "3", "--rest", "240", "--retention", "60", deadline_s=4200),
             _on_each_gpu(PCIE, 60),
-            AllReduce(deadline_s=900, largest=16384 * MIB, iterations=400),
+            *collectives(deadline_s=300, largest=16 * GIB, iterations=200),
             nvbandwidth(),
             dcgm_diag(level=3),
         ),
-        deadline_s=3.5 * 3600,
+        deadline_s=3.75 * 3600,
         settle_s=5,
     ),
 )

@@ -25,7 +25,7 @@ from toolkit.rack.lifecycle import MOVE_AFTER, Move, NodeState, Outcome, Stage, 
 from toolkit.rack.model import Rack, Suite, Unit
 from toolkit.rack.plan import NodeStatus, Plan, Step, due, make_plan
 from toolkit.report.standing import Standing, first_state, standings, status_of
-from toolkit.stages import admit, base, burnin, certify, image, infiniband, kubernetes, nvlink
+from toolkit.stages import admit, base, burnin, certify, image, infiniband, kubernetes, nvlink, rails
 from toolkit.stages.burnin import Burned
 from toolkit.stages.context import Context, Progress, Result, StageRunner, Work, error
 
@@ -35,7 +35,7 @@ STAGES: Mapping[Stage, StageRunner] = {
     Stage.NVLINK: nvlink.run,
     Stage.INFINIBAND: infiniband.run,
     Stage.KUBERNETES: kubernetes.run,
-    Stage.BURNIN: burnin.run,
+    Stage.BURNIN: rails.after(burnin.run),
     Stage.CERTIFY: certify.run,
     Stage.ADMIT: admit.run,
 }

@@ -64,7 +64,7 @@ def test_a_healthy_rack_is_admitted_with_a_whole_certificate(lab_of):
         (Fault(FaultKind.BAD_IMAGE, "node2", value=9), PLANNED, "IMAGE_HASH_MISMATCH"),
         (Fault(FaultKind.NCCL_HANG, "node2"), NodeState.JOINED, "EVIDENCE_INCONCLUSIVE"),
         (Fault(FaultKind.FABRIC_MANAGER_SKEW, "node2"), NodeState.CONFIGURED, "FABRIC_MANAGER_SKEW"),
-        (Fault(FaultKind.WRONG_TRANSPORT, "node2"), NodeState.JOINED, "NCCL_WRONG_TRANSPORT"),
+        (Fault(FaultKind.WRONG_TRANSPORT, "node2"), NodeState.JOINED, "WRONG_FABRIC"),
     ],
     ids=lambda value: value.kind.value if isinstance(value, Fault) else None,
 )
@@ -77,6 +77,8 @@ def test_each_fault_ends_with_its_code_and_never_holds_up_the_other_node(lab_of,
     assert bool(found["node2"].part) == (state is QUARANTINED)
     if fault.gpu == 2 and state is QUARANTINED and fault.kind is not FaultKind.SLOW_GPU:
         assert "GPU 2 (16500000202 at 00000000:52:00.0)" in found["node2"].part
+    if fault.kind is FaultKind.HALF_RATE_RAIL:
+        assert found["node2"].part == "cable node2:mlx5_3 - leaf4:2"
     assert summary.exit_code == (1 if state is QUARANTINED else 3)
     issued = certificate(lab)
     assert issued.nodes == ("node1",)
@@ -90,6 +92,30 @@ def test_a_download_damaged_once_is_tried_again_by_itself(lab_of):
     summary, _ = go(lab)
     assert summary.exit_code == 0
     assert lab.machine("node2").disk_writes == 2
+
+
+def test_a_node_that_measured_the_wrong_fabric_is_measured_anew_when_that_is_mended(lab_of):
+    """The code says what was measured instead; the next bringup takes no number of that burn-in."""
+    lab = lab_of("demo-small", Fault(FaultKind.WRONG_TRANSPORT, "node2"))
+    _, found = go(lab)
+    assert found["node2"].message.startswith("all_reduce, all_gather, reduce_scatter, alltoall, sendrecv measured the")
+    assert "wrong fabric: NET/Socket between ranks 0 and 1 and 7 other pairs" in found["node2"].message
+    assert "node2/gpu0 counted 0.00 of the bytes it had to carry, and so 7 others" in found["node2"].message
+    assert len(lab.burnins("node2")) == 1
+    lab.faults.clear()
+    summary, _ = go(lab)
+    assert summary.exit_code == 0
+    assert len(lab.burnins("node2")) == 2
+    assert certificate(lab).nodes == ("node1", "node2")
+
+
+def test_a_part_that_failed_is_condemned_whatever_way_the_collectives_took(lab_of):
+    """What memory showed does not wait for NCCL's configuration; bandwidths of sockets blame nothing."""
+    faults = (Fault(FaultKind.WRONG_TRANSPORT, "node2"), Fault(FaultKind.HBM_FLIP, "node2", gpu=2))
+    _, found = go(lab_of("demo-small", *faults))
+    assert (found["node2"].state, found["node2"].code) == (QUARANTINED, "HBM_MISCOMPARE")
+    assert "NCCL_PATH_UNPROVEN" in found["node2"].message
+    assert "NCCL_BUSBW_LOW" not in found["node2"].message
 
 
 def test_an_inconclusive_node_is_tested_again_and_admitted_when_the_doubt_is_gone(lab_of):

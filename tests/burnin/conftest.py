@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from burnin import record
+from burnin.nccl.collective import Kind
 from toolkit.rack.loading import load_rack
 from toolkit.rack.model import Rack
 from toolkit.stages.archive import build_archive
@@ -26,15 +27,16 @@ DEVICES = ROOT / "toolkit/virtual/devices"
 
 @pytest.fixture(scope="session")
 def vendor(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder with libnvidia-ml.so.1, libcuda.so.1 and all_reduce_perf."""
+    """Folder with libnvidia-ml.so.1, libcuda.so.1 and the programs of nccl-tests."""
     folder = tmp_path_factory.mktemp("vendor")
     for library in (NVML, CUDA):
         compile_library(library, folder)
-    program(
-        folder / "all_reduce_perf",
-        f"import sys; sys.path.insert(0, {str(DEVICES.parent)!r})\n"
-        "from devices.nccl_tests import main\nsys.exit(main())\n",
-    )
+    for kind in Kind:
+        program(
+            folder / kind.program,
+            f"import sys; sys.path.insert(0, {str(DEVICES.parent)!r})\n"
+            "from devices.nccl_tests import main\nsys.exit(main())\n",
+        )
     return folder
 
 

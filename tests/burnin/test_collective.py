@@ -8,7 +8,7 @@ import pytest
 
 from burnin import record
 from burnin.journal import Journal
-from burnin.nccl.all_reduce import AllReduce
+from burnin.nccl.collective import GIB, Collective, Kind
 from burnin.record import GpuIdentity, Measured, Outcome, WorkloadEnded
 from burnin.supervise import Supervisor
 from burnin.workload import Bench, UnavailableError
@@ -30,7 +30,7 @@ def collective(folder: Path, text: str, status: int) -> tuple[WorkloadEnded, dic
     program.chmod(0o755)
     journal = Journal(folder / "out", "r")
     bench = Bench("r", "quick", journal, {"PATH": f"{folder}:/usr/bin:/bin"}, GPUS)
-    workload = AllReduce(deadline_s=10, smallest=1 << 30, largest=1 << 30)
+    workload = Collective(Kind.ALL_REDUCE, 10, smallest=GIB, largest=GIB)
     supervisor = Supervisor(lambda: None)
     job, sink = workload.prepare(bench, None)
     running = supervisor.start(job, sink)
@@ -81,9 +81,9 @@ def test_a_node_without_nccl_tests_is_unavailable(tmp_path: Path) -> None:
     """What is missing is named."""
     bench = Bench("r", "quick", Journal(tmp_path, "r"), {"PATH": str(tmp_path)}, GPUS)
     with pytest.raises(UnavailableError, match="all_reduce_perf of nccl-tests"):
-        AllReduce(deadline_s=10).prepare(bench, None)
+        Collective(Kind.ALL_REDUCE, 10).prepare(bench, None)
     with pytest.raises(UnavailableError, match="no GPU"):
-        AllReduce(deadline_s=10).prepare(Bench("r", "quick", bench.journal), None)
+        Collective(Kind.ALL_REDUCE, 10).prepare(Bench("r", "quick", bench.journal), None)
 
 
 def test_output_without_end_is_stopped(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_output_without_end_is_stopped(tmp_path: Path) -> None:
     program.write_text("#!/bin/sh\nexec yes\n")
     program.chmod(0o755)
     bench = Bench("r", "quick", Journal(tmp_path / "out", "r"), {"PATH": f"{tmp_path}:/usr/bin:/bin"}, GPUS)
-    workload = AllReduce(deadline_s=10)
+    workload = Collective(Kind.ALL_REDUCE, 10)
     supervisor = Supervisor(lambda: None)
     job, sink = workload.prepare(bench, None)
     running = supervisor.start(job, sink)

@@ -50,6 +50,7 @@ def test_a_pass_is_exit_0_with_progress_on_stderr_and_a_table_on_stdout(rack):
     assert status == 0
     assert "node2: suite quick  PASS" in out
     assert "16500000207" in out
+    assert "suite quick does not ask 15 gates: 3 x NCCL_DATA_WRONG, 3 x NCCL_RANKS_MISSING" in out
     assert "node2 gpu7: hbm sweep" in err
 
 
@@ -71,6 +72,18 @@ def test_a_doubt_is_exit_3(rack):
     assert status == 3
     assert "EVIDENCE_MISSING" in out
     assert "next: rackproof burnin node2" in out
+
+
+def test_the_wrong_fabric_is_exit_3_with_one_outcome_that_says_what_was_measured_instead(rack):
+    """No gate speaks beside it: neither of a part nor of evidence."""
+    status, out, _ = rack("node2", faults=[Fault(FaultKind.WRONG_TRANSPORT, "node2")])
+    assert status == 3
+    said = " ".join(out.split())
+    assert "WRONG_FABRIC: all_reduce, all_gather, reduce_scatter, alltoall, sendrecv measured the wrong" in said
+    assert "next: rackproof explain WRONG_FABRIC, then: rackproof burnin node2 --suite rehearsal" in said
+    assert "NCCL_" not in out
+    rows = [line.split() for line in out.splitlines() if line.startswith(("all_", "reduce_", "alltoall", "sendrecv"))]
+    assert [row[-2:] for row in rows] == [["wrong", "0.00"]] * 5
 
 
 def test_a_rack_burns_in_all_its_free_nodes(rack):

@@ -134,6 +134,7 @@ def test_the_nodes_parser_reads_every_key_that_is_written(faults: list[Fault]) -
         (FaultKind.WRONG_TRANSPORT, {"nccl.transport": "socket"}),
         (FaultKind.FABRIC_MANAGER_SKEW, {"fabric_manager": "580.82.07"}),
         (FaultKind.HALF_RATE_RAIL, {"hca.mlx5_5.rate_gbit": "200"}),
+        (FaultKind.SLOW_RAIL, {"hca.mlx5_5.carried_gbit": "200"}),
         (FaultKind.BMC_DEAD, {}),
         (FaultKind.BAD_IMAGE, {}),
         (FaultKind.BOOT_HANG, {}),

@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from toolkit.virtual.devices import ibstat, nvidia_smi
+from toolkit.virtual.devices import ibstat, nvidia_smi, state
 from toolkit.virtual.faults import Fault, FaultKind
 
 Run = Callable[..., tuple[int, str]]
@@ -255,3 +255,25 @@ def test_ibstat_shows_the_rail_at_half_its_rate(
     assert re.findall(r"Rate: (\d+)", output) == ["400"] * 6 + ["200", "400"]
     assert output.count("\t\tState: Active\n\t\tPhysical state: LinkUp\n") == 8
     assert ibstat.main(["mlx5_99"]) == 255
+
+
+def test_a_rail_that_carries_less_than_it_trained_at_shows_in_traffic_alone(
+    node: Any, make_fault: Callable[..., Fault], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """ibstat says 400 of all eight."""
+    node.set(make_fault(FaultKind.SLOW_RAIL, gpu=None, hca="mlx5_6"))
+    assert ibstat.main([]) == 0
+    assert re.findall(r"Rate: (\d+)", capsys.readouterr().out) == ["400"] * 8
+    there = state.read()
+    assert [there.carried_gb_per_s(hca) for hca in there.hcas] == [50.0] * 6 + [25.0, 50.0]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "rails"),
+    [("", "01234567"), ("=mlx5_3", "3"), ("mlx5_3", "3"), ("=mlx5_1:1,mlx5_2", "12"), ("^=mlx5_0", "1234567"),
+     ("^mlx5", ""), ("=mlx5", "")],
+)  # fmt: skip
+def test_nccl_takes_the_hcas_that_its_environment_names(node: Any, wanted: str, rails: str) -> None:
+    """By prefix, by whole name, or all but these (NCCL_IB_HCA)."""
+    node.set()
+    assert "".join(hca.removeprefix("mlx5_") for hca in state.read().chosen_hcas(wanted)) == rails

@@ -40,6 +40,23 @@ def test_a_file_that_is_no_text_is_refused_by_name(tmp_path: Path, content: byte
     assert caught.value.problems[0].file == str(file)
 
 
+def test_a_log_of_nccl_is_parsed_to_its_ways(tmp_path: Path) -> None:
+    """Ways with the pairs that take them; a log that names none is a doubt, and 8 MiB of it are read."""
+    file = tmp_path / "nccl.txt"
+    said = "n1:1:2 [0] NCCL INFO "
+    file.write_text(
+        f"{said}comm 0x1 rank 0 nRanks 2 nNodes 1 localRanks 2\n{said}Channel 00/0 : 0[0] -> 1[1] via P2P/CUMEM/read\n"
+        + f"{said}Channel 01/0 : 1[1] -> 0[0] [send] via NET/Socket/0\n{said}more\n" * 80_000
+    )
+    assert file.stat().st_size > MAX_BYTES
+    assert parse_file("nccl-transport", file) == {
+        "transport": "Socket", "ranks": 2, "nodes": 1, "nvls": False, "collnet": False,
+        "ways": {"NET/Socket": 1, "P2P/CUMEM": 1},
+    }  # fmt: skip
+    file.write_text("NCCL version 2.28\n")
+    assert read_file("nccl-transport", file).doubts == ("no line names a way between two ranks",)
+
+
 def test_xml_that_breaks_off_is_refused_with_its_line(tmp_path: Path) -> None:
     """A report cut by a deadline is no report."""
     whole = (CASES / "nvidia-smi" / "two_gpus" / "input.txt").read_text()

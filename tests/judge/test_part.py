@@ -45,3 +45,13 @@ def test_a_finding_about_the_node_takes_the_gpu_that_another_one_names():
     symptom = finding("CUDA_FAILED", "symptom", gpu=4)
     assert part(lost, NODE, SEATS, [lost, xid, symptom]) == "GPU 3 (16500000103 at 00000000:61:00.0)"
     assert part(lost, NODE, SEATS, [lost, symptom]) == f"gpu of {NODE.name}"
+
+
+def test_a_cable_is_named_by_both_its_ends_where_the_rack_plans_it():
+    """The technician pulls it at the leaf too; without a plan the port is all that is known."""
+    rack = load_rack("demo", load({}).inventory)
+    slow = finding("HCA_RATE_LOW", "cable", Scope.HCA, hca="mlx5_3")
+    assert part(slow, rack.unit("node1"), {}, (), rack.links) == "cable node1:mlx5_3 - leaf4:1"
+    assert part(slow, rack.unit("node1"), {}) == "cable at mlx5_3 (0x0200de0000000103)"
+    hca = finding("HCA_DOWN", "hca", Scope.HCA, hca="mlx5_3")
+    assert part(hca, rack.unit("node1"), {}, (), rack.links) == "HCA mlx5_3 (0x0200de0000000103)"

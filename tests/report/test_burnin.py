@@ -13,7 +13,7 @@ from toolkit.judge.subjects import planned_subjects
 from toolkit.judge.verdict import Answer, judge
 from toolkit.rack.gate import Scope
 from toolkit.rack.loading import load_rack
-from toolkit.report.burnin import NodeBurnin, burnin_view, finding_lines, gpu_lines
+from toolkit.report.burnin import NodeBurnin, burnin_view, collective_lines, finding_lines, gpu_lines
 from toolkit.report.gpu_watch import GpuWatch
 from toolkit.settings import load
 from toolkit.virtual.faults import Fault, FaultKind
@@ -47,7 +47,8 @@ def result(measurements, seats=SEATS):
     findings = finding_lines(verdict, NODE, seats)
     lines = gpu_lines(measurements, seats, profile.gpus_per_node)
     code = findings[0].code if findings else ""
-    return NodeBurnin(NODE.name, "quick", verdict.answer, code, "", lines, findings, "rackproof why node2")
+    found = NodeBurnin(NODE.name, "quick", verdict.answer, code, "", lines, findings, "rackproof why node2")
+    return replace(found, collectives=collective_lines(measurements))
 
 
 def shown(found, width=80):
@@ -66,6 +67,17 @@ def test_a_healthy_node_has_a_line_a_gpu_and_fits_80_columns():
     assert sum(line.lstrip().startswith("7 ") for line in lines) == 3, "one line of GPU 7 in each of three tables"
     for part in ("16500000207", "DF:00.0", "98.5%", "3,320.0", "2,850.0", "2,900.0", "86.5%", "100%", "610", "5x16"):
         assert part in text
+
+
+def test_a_collective_has_a_line_with_its_way_and_what_the_links_counted():
+    """In 80 columns; a proof that is not there is a dash."""
+    path = [("nccl_reduce_scatter_path", "proven"), ("nccl_reduce_scatter_path_bytes_fraction", 1.05)]
+    node = Subject(Scope.NODE, NODE.name)
+    text = shown(result([*measured(), *(Measurement(m, "", v, node, NOW, "run", "") for m, v in path)]))
+    assert max(map(len, text.splitlines())) <= 80
+    rows = {line.split()[0]: line.split()[1:] for line in text.splitlines() if line.startswith(("all_", "reduce_"))}
+    assert rows["all_reduce"] == ["478.0", "478.0", "8", "0", "8", "NVLS", "-", "-"]
+    assert rows["reduce_scatter"] == ["369.0", "369.0", "8", "0", "8", "P2P/direct", "proven", "1.05"]
 
 
 def test_what_fails_is_named_below_with_part_and_next_command():

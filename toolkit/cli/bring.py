@@ -12,10 +12,13 @@ from toolkit import settings as installed
 from toolkit.cli.output import emit, json_option, stderr, stdout
 from toolkit.cli.wiring import context_of, ledger_of, rack_named
 from toolkit.errors import UsageError
-from toolkit.rack.lifecycle import NodeState
+from toolkit.rack.lifecycle import NodeState, Stage
+from toolkit.rack.model import Rack
 from toolkit.rack.plan import Plan, make_plan
+from toolkit.settings import Settings
 
 if TYPE_CHECKING:
+    from toolkit.rack.burnin_plan import BurninPlan
     from toolkit.report.standing import Standing
     from toolkit.stages.context import Progress
 
@@ -40,7 +43,16 @@ def plan(rack_name: str, goal: str, as_json: bool) -> None:
     rack = rack_named(rack_name, settings)
     with ledger_of(settings) as ledger:
         made = make_plan(rack, status_of(ledger, rack), NodeState(goal))
-    emit({"digest": made.digest} | _plain(made), as_json, lambda: plan_view(made))
+    burnin = _burnin(made, rack, settings)
+    emit({"digest": made.digest, "burnin": burnin} | _plain(made), as_json, lambda: plan_view(made, burnin))
+
+
+def _burnin(made: Plan, rack: Rack, settings: Settings) -> BurninPlan | None:
+    """What the plan's burn-in will take; None where it has none."""
+    from toolkit.cli.burnin import planned_burnin
+
+    nodes = [target.node for step in made.steps if step.stage is Stage.BURNIN for target in step.targets]
+    return planned_burnin(settings, rack, nodes, rack.profile.suite) if nodes else None
 
 
 def _plain(made: Plan) -> dict[str, object]:
@@ -67,7 +79,7 @@ def bringup(rack_name: str, goal: str, confirm: str | None, as_json: bool) -> No
         for node in lapse_expired(context):
             stderr().print(f"{node}: its certificate has expired; it is out of the pool until it passes again")
         made = make_plan(rack, status_of(context.ledger, rack), NodeState(goal))
-        stderr().print(plan_view(made))
+        stderr().print(plan_view(made, _burnin(made, rack, context.settings)))
         if made.destructive and confirm != rack.name:
             erased = ", ".join(t.node for s in made.steps if s.destructive for t in s.targets)
             raise UsageError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -14,11 +14,14 @@ from toolkit.cli.output import emit, json_option, stderr
 from toolkit.cli.wiring import context_of, ledger_of
 from toolkit.errors import UsageError
 from toolkit.rack.lifecycle import NodeState
+from toolkit.rack.loading import load_rack
 from toolkit.rack.model import Rack, Suite
+from toolkit.settings import Settings
 
 if TYPE_CHECKING:
     from toolkit.bringup import Examined
     from toolkit.ledger import Run
+    from toolkit.rack.burnin_plan import BurninPlan
     from toolkit.report.burnin import NodeBurnin
 
 
@@ -29,8 +32,13 @@ if TYPE_CHECKING:
     "--suite", type=click.Choice([s.value for s in Suite]), help="How much; by default what the profile says."
 )
 @click.option("--power-step", is_flag=True, help="All GPUs take up their load at once, instead of in steps.")
+@click.option("--plan", "only_plan", is_flag=True, help="Show tests, minutes, kWh and power, and run nothing.")
+@click.option("--with", "other_racks", metavar="RACK", multiple=True, help="With --plan: a rack to measure it against.")
 @json_option
-def burnin(name: str, rack_name: str | None, suite: str | None, power_step: bool, as_json: bool) -> None:
+def burnin(
+    name: str, rack_name: str | None, suite: str | None, power_step: bool, only_plan: bool,
+    other_racks: tuple[str, ...], as_json: bool,
+) -> None:  # fmt: skip
     """Burn in NODE, or the nodes of RACK that are up and not admitted: memory, compute, both together, host link.
 
     quick takes a minute, standard ten, long two hours, and longer on a slow node. Judged by the profile's gates. A
@@ -40,14 +48,22 @@ def burnin(name: str, rack_name: str | None, suite: str | None, power_step: bool
 
     from toolkit.bringup import burn_in
     from toolkit.report.burnin import burnin_view
+    from toolkit.report.burnin_plan import burnin_plan_view
     from toolkit.report.gpu_watch import GpuWatch
 
     settings = installed.load()
     rack, nodes = resolve(settings, name, rack_name)
     chosen = _suite(rack, suite)
+    if other_racks and not only_plan:
+        raise UsageError("--with goes with --plan: nothing is run between racks yet", f"rackproof burnin {name} --plan")
+    if only_plan:
+        planned = planned_burnin(settings, rack, nodes, chosen, other_racks, step=power_step)
+        emit(planned, as_json, lambda: burnin_plan_view(planned, explain=True))
+        return
     with ledger_of(settings) as ledger:
         states = {node: row.state for node, row in ledger.node_states(rack.name).items()}
     nodes = _free(rack, nodes, states)
+    stderr().print(burnin_plan_view(planned_burnin(settings, rack, nodes, chosen, step=power_step)))
     with (
         GpuWatch(stderr()) as watch,
         context_of(rack, lambda p: watch.show(p.node, p.gpu, p.text, p.done)) as context,
@@ -56,6 +72,26 @@ def burnin(name: str, rack_name: str | None, suite: str | None, power_step: bool
     found = [_of_node(rack, examined, run) for run in examined.runs]
     emit(found, as_json, lambda: Group(*(burnin_view(f) for f in found)))
     sys.exit(examined.exit_code)
+
+
+def planned_burnin(
+    settings: Settings,
+    rack: Rack,
+    nodes: Sequence[str],
+    suite: Suite,
+    other_racks: Sequence[str] = (),
+    *,
+    step: bool = False,
+) -> BurninPlan:
+    """What burning in these nodes will take. Rates of collectives are unknown to an inventory without SKUs."""
+    from toolkit.judge.forecast import forecast
+    from toolkit.rack.claims import load_skus
+
+    if rack.name in other_racks or len(set(other_racks)) < len(other_racks):
+        raise UsageError(f"--with {' --with '.join(other_racks)}: a rack is named twice", "each rack once")
+    others = [load_rack(other, settings.inventory) for other in other_racks]
+    skus = load_skus(settings.inventory) if (settings.inventory / "skus.yml").exists() else ()
+    return forecast(rack, nodes, suite, skus, others, step=step)
 
 
 def _suite(rack: Rack, asked: str | None) -> Suite:
@@ -88,7 +124,8 @@ def _free(rack: Rack, nodes: tuple[str, ...], states: Mapping[str, NodeState]) -
 def _of_node(rack: Rack, examined: Examined, run: Run) -> NodeBurnin:
     from toolkit.judge.verdict import Answer
     from toolkit.rack.lifecycle import Outcome
-    from toolkit.report.burnin import NodeBurnin, finding_lines, gpu_lines
+    from toolkit.report.burnin import NodeBurnin, collective_lines, finding_lines, gpu_lines
+    from toolkit.stages.burnin_collectives import not_asked
 
     burned = examined.burned.get(run.node)
     answers = {Outcome.PASSED: Answer.PASS, Outcome.FAILED: Answer.FAIL}
@@ -102,4 +139,6 @@ def _of_node(rack: Rack, examined: Examined, run: Run) -> NodeBurnin:
         gpus=gpu_lines(burned.measurements, burned.seats, rack.profile.gpus_per_node) if burned else (),
         findings=finding_lines(burned.verdict, unit, burned.seats) if burned else (),
         next=run.next,
+        collectives=collective_lines(burned.measurements) if burned else (),
+        not_asked=not_asked(rack.profile, burned.suite) if burned else (),
     )

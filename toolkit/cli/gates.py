@@ -90,7 +90,7 @@ def _gates_view(profile: str, rows: Sequence[_Row]) -> RenderableType:
     from rich.table import Table
 
     table = Table(title=f"gates of {profile}", title_justify="left")
-    for column, width in (("code", None), ("metric", None), ("must be", 34), ("ceiling", None), ("share", None)):
+    for column, width in (("code", None), ("metric", 30), ("must be", 34), ("ceiling", None), ("share", None)):
         table.add_column(column, overflow="fold", max_width=width)
     for row in rows:
         limit = row.gate.limit

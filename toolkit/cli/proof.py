@@ -43,6 +43,7 @@ def parse(kind: str, file: Path, as_json: bool) -> None:
     nvidia-smi     -q -x, -q, --query-gpu as CSV
     nvlink         nvidia-smi nvlink -s, -e
     nccl-tests     all_reduce_perf and its like
+    nccl-transport NCCL's log (NCCL_DEBUG=INFO): the ways between ranks
     dcgm-diag      dcgmi diag (JSON or table), dcgmi nvlink
     nvbandwidth    text or JSON
     gpu-burn       and GEMM sweeps of key=value lines

@@ -135,12 +135,17 @@ class Run:
 
 
 def prove(run: Run, fabric: Fabric, transport: Transport, carried: Sequence[Carried], *, gdr: bool = True) -> Proof:
-    """Whether `fabric` carried the run. `carried`: each node's counters over it; `gdr`: HCAs must reach GPU memory."""
+    """Whether `fabric` carried the run. `carried`: each node's counters over it; `gdr`: HCAs must reach GPU memory.
+
+    A log that is silent or cut does not say whether switches reduced: then the least is that of switches that did, so
+    that counts alone call no fabric wrong.
+    """
+    unsaid = transport.cut or transport.word is None
     if fabric is Fabric.NVLINK:
-        volume = run.shape.over_nvlink(1, transport.nvls)
+        volume = run.shape.over_nvlink(1, transport.nvls or unsaid)
         fractions = _per_gpu(carried, volume.least * run.timed, run.shape)
     else:
-        volume = run.shape.over_nics(1, transport.collnet)
+        volume = run.shape.over_nics(1, transport.collnet or unsaid)
         fractions = {"HCAs": _over(_sent(carried), volume.least * run.timed)}
     most = volume.most * run.all / (volume.least * run.timed) if volume.least and run.timed else None
     wrong = [*_wrong_ways(fabric, transport, gdr), *_wrong_counts(fractions, most), *_idle_rails(fabric, carried)]

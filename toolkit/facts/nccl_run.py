@@ -8,9 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from statistics import median
 from typing import Any
 
 from toolkit.facts.nccl_rows import Row
+
+GIB = 1 << 30
+_FLAT = 1.05  # a curve that rises by less than a twentieth with every doubling of the size has reached its plateau
+_ALIGNMENT = 16  # nccl-tests cuts each rank's share of the data to whole 16 bytes: rows may be that much smaller
 
 
 class Outcome(StrEnum):
@@ -126,6 +131,28 @@ class NcclRun:
         return max(counted) if counted and self.check_column == "error" else None
 
     @property
+    def plateau(self) -> tuple[Row, ...]:
+        """The rows bandwidth may be judged by: of 1 GiB and more; where there are none, the flat end of the curve.
+
+        Empty where the curve still rises at its end. The node's own reading (burnin/nccl/parse.py) has the same rule.
+        """
+        slack = _ALIGNMENT * (self.ranks or 1)
+        large = tuple(row for row in self.rows if row.size > GIB - slack)
+        if large:
+            return large
+        flat = len(self.rows) - 1
+        while flat > 0 and _is_flat(self.rows[flat - 1], self.rows[flat]):
+            flat -= 1
+        return self.rows[flat:] if 0 <= flat < len(self.rows) - 1 else ()
+
+    @property
+    def busbw(self) -> tuple[float, float] | None:
+        """(lowest, median) bus bandwidth of the plateau, GB/s, in and out of place; None where a row has no number."""
+        values = [half.busbw for row in self.plateau for half in row.halves]
+        known = [value for value in values if value is not None]
+        return (min(known), round(median(known), 2)) if known and len(known) == len(values) else None
+
+    @property
     def outcome(self) -> Outcome:
         """How it ended. The order matters: numbers of several runs, or wrong data, make everything after them moot."""
         if not self.rows and self.signs & {Sign.USAGE, Sign.REFUSED}:
@@ -209,6 +236,11 @@ class NcclRun:
         if self.wrong_checked is False:
             found.append("the data was not checked in every row")
         return tuple(found)
+
+
+def _is_flat(smaller: Row, larger: Row) -> bool:
+    pairs = list(zip((h.busbw for h in smaller.halves), (h.busbw for h in larger.halves), strict=False))
+    return bool(pairs) and all(a is not None and b is not None and b < a * _FLAT for a, b in pairs)
 
 
 def _last_row(row: Row | None) -> dict[str, Any] | None:

@@ -17,6 +17,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 MAX_CHARACTERS = 16 * 1024 * 1024
 MAX_PAIRS = 1 << 17
@@ -111,7 +112,13 @@ class Transport:
         wanted = frozenset(kinds)
         return sorted(pair for pair, ways in self.pairs.items() if any(via.kind in wanted for via in ways))
 
-    def as_json(self) -> dict[str, object]:
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """What an operator should know before trusting it."""
+        found = [f"longer than {MAX_CHARACTERS >> 20} MiB, or more pairs than we keep: the rest was not read"]
+        return (*(found if self.cut else ()), *(() if self.word else ("no line names a way between two ranks",)))
+
+    def as_json(self) -> dict[str, Any]:
         """What was found, by way."""
         ways = sorted(self.ways)
         return {

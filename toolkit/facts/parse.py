@@ -15,6 +15,7 @@ from toolkit.facts import (
     kernel_events,
     kernel_log,
     nccl_tests,
+    nccl_transport,
     nvbandwidth,
     nvidia_smi_text,
     nvlink,
@@ -23,6 +24,8 @@ from toolkit.facts import (
 from toolkit.facts.unreadable import UnreadableError
 
 MAX_BYTES = 4 * 1024 * 1024
+# A burn-in keeps up to 8 MiB of NCCL's log, and cutting it takes the proof out of it.
+_LONGER = {"nccl-transport": nccl_transport.MAX_CHARACTERS}
 
 
 class Parsed(Protocol):
@@ -38,10 +41,16 @@ class Parsed(Protocol):
         ...
 
 
+def _transport(text: str) -> nccl_transport.Transport:
+    """One log: what NCCL_DEBUG_FILE holds of one process, or of all of a node's."""
+    return nccl_transport.parse([text])
+
+
 KINDS: Mapping[str, Callable[[str], Parsed]] = MappingProxyType(
     {
         "kernel-log": kernel_log.parse,
         "nccl-tests": nccl_tests.parse,
+        "nccl-transport": _transport,
         "nvidia-smi": nvidia_smi_text.parse,
         "nvlink": nvlink.parse,
         "ibstat": infiniband.parse,
@@ -62,27 +71,27 @@ def parse_file(kind: str, path: Path) -> dict[str, Any]:
 def read_file(kind: str, path: Path) -> Parsed:
     """The file parsed as output of that kind.
 
-    Raises UsageError for a kind nobody knows, InputError for a file that cannot be read, is over 4 MiB, is binary or is
-    no output of that kind.
+    Raises UsageError for a kind nobody knows, InputError for a file that cannot be read, is too large (4 MiB, or 16 of
+    NCCL's log), is binary or is no output of that kind.
     """
     parser = KINDS.get(kind)
     if parser is None:
         raise UsageError(f"there is no parser of kind {kind!r:.60}", f"kinds: {', '.join(KINDS)}")
-    text = _text(path)
+    text = _text(path, _LONGER.get(kind, MAX_BYTES))
     try:
         return parser(text)
     except UnreadableError as error:
         raise _wrong(path, error.message, f"an output of {kind}", error.line, error.column) from error
 
 
-def _text(path: Path) -> str:
+def _text(path: Path, most: int) -> str:
     try:
         with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+            data = file.read(most + 1)
     except OSError as error:
         raise _wrong(path, f"cannot be read: {error.strerror or error}", "a file you may read") from error
-    if len(data) > MAX_BYTES:
-        raise _wrong(path, f"is larger than {MAX_BYTES} bytes", "cut it to the time in question")
+    if len(data) > most:
+        raise _wrong(path, f"is larger than {most} bytes", "cut it to the time in question")
     if b"\0" in data:
         raise _wrong(path, "is binary", "the tool's output as text")
     return data.decode("utf-8", "replace")

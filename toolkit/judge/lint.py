@@ -110,9 +110,14 @@ def lint(claims: Sequence[Claim], skus: Iterable[Sku]) -> Lint:
 
 def ceiling_of(claim: Claim, skus: Iterable[Sku]) -> Ceiling | None:
     """The ceiling of one claim; None where there is no closed form or no data of its SKU."""
-    sku = _names(tuple(skus)).get(_plain(claim.sku))
+    sku = sku_named(claim.sku, skus)
     found = route(claim, sku) if sku and claim.unit in TO_GB_PER_S else None
     return found.ceiling if found else None
+
+
+def sku_named(name: str, skus: Iterable[Sku]) -> Sku | None:
+    """The SKU of that name or alias, however it is spelt; None where there is no data of it."""
+    return _names(tuple(skus)).get(_plain(name))
 
 
 def _names(skus: tuple[Sku, ...]) -> dict[str, Sku]:
@@ -246,7 +251,7 @@ def _least(claim: Claim, sku: Sku, taken: Route, known: tuple[Sku, ...]) -> tupl
     yardstick = taken.yardstick
     why = f"half-rate hardware reaches {share:g} x {yardstick.name} ({yardstick.gb_per_s:g} GB/s)"
     bounds = [(share * yardstick.gb_per_s, why)]
-    reference = _reference(claim, sku, taken)
+    reference = reference_of(claim, sku, taken)
     if reference:
         least = LEAST_SHARE_OF_REFERENCE * reference.gb_per_s
         why = f"healthy is {reference.gb_per_s:g} ({reference.source}), and {LEAST_SHARE_OF_REFERENCE:g} x that is "
@@ -255,7 +260,7 @@ def _least(claim: Claim, sku: Sku, taken: Route, known: tuple[Sku, ...]) -> tupl
     other = route(claim, older) if older else None
     alike = other is not None and other.way is taken.way
     if older and other and alike and other.ceiling.gb_per_s <= HALF_AS_FAST * taken.ceiling.gb_per_s:
-        reference = _reference(claim, older, other)
+        reference = reference_of(claim, older, other)
         if reference:
             why = f"a healthy {older.name} of half the ceiling measures {reference.gb_per_s:g} ({reference.source})"
             bounds.append((reference.gb_per_s, why))
@@ -272,7 +277,7 @@ def _older(sku: Sku, known: tuple[Sku, ...]) -> Iterator[Sku]:
         sku = older
 
 
-def _reference(claim: Claim, sku: Sku, taken: Route) -> Reference | None:
+def reference_of(claim: Claim, sku: Sku, taken: Route) -> Reference | None:
     """The lowest healthy measurement of this test on this way and size; by ring only where there is no other."""
     collective = claim.test in COLLECTIVES
     stated = bool(claim.nodes or claim.ranks) or claim.scope.value == "node"

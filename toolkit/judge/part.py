@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from toolkit.judge.verdict import Finding
-from toolkit.rack.model import Unit
+from toolkit.rack.model import Link, Unit
 
 # Config before hardware: a known misconfiguration is ruled out before a part is blamed; then a part inside the tray
 # before the tray. A symptom (a program that failed) and too little evidence blame nobody, and hide no part that failed.
@@ -40,11 +40,18 @@ def blames_hardware(finding: Finding) -> bool:
     return finding.gate.part not in _BLAMELESS
 
 
-def part(finding: Finding, node: Unit, seats: Mapping[int, GpuSeat], others: Iterable[Finding] = ()) -> str:
+def part(
+    finding: Finding,
+    node: Unit,
+    seats: Mapping[int, GpuSeat],
+    others: Iterable[Finding] = (),
+    links: Iterable[Link] = (),
+) -> str:
     """The suspect part in words: kind, position, serial where it is known.
 
     `seats` are the GPUs the node reported, by index: what is pulled is what is in the slot now. A finding about the
-    whole node that blames a GPU takes the GPUs that `others`, the verdict's failed findings, name.
+    whole node that blames a GPU takes the GPUs that `others`, the verdict's failed findings, name. A cable is named by
+    both its ends where the rack's `links` plan it.
     """
     kind, subject = finding.gate.part, finding.subject
     if kind in _AT_A_GPU and subject.gpu >= 0:
@@ -57,6 +64,10 @@ def part(finding: Finding, node: Unit, seats: Mapping[int, GpuSeat], others: Ite
             gpus = ", ".join(_gpu(index, seats) for index in named)
             return gpus if kind == "gpu" else f"{kind} of {gpus}"
     if kind in ("hca", "cable") and subject.hca:
+        here = f"{node.name}:{subject.hca}"
+        planned = next((k for k in links if here in (str(k.a), str(k.b))), None)
+        if kind == "cable" and planned is not None:
+            return f"cable {planned.a} - {planned.b}"
         guid = next((h.guid for h in node.hcas if h.name == subject.hca), "")
         return f"{'cable at' if kind == 'cable' else 'HCA'} {subject.hca} ({guid})"
     if kind == "tray":

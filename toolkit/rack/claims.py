@@ -9,6 +9,7 @@ from toolkit.rack.claim import WORDS, Claim, Reference, Sku, Span
 from toolkit.rack.document import Document, Problems, read
 from toolkit.rack.gate import Gate, Scope
 from toolkit.rack.loading import load_profile
+from toolkit.rack.metric import COLLECTIVES, collective_metric
 from toolkit.rack.model import Profile
 
 if TYPE_CHECKING:
@@ -18,13 +19,13 @@ _File = TypeVar("_File", "ClaimsFile", "SkusFile")
 
 # metric -> test, where a closed form or a count exists
 _TESTS = {
-    "nccl_busbw_gb_per_s": "all_reduce",
+    **{collective_metric(collective, "busbw_gb_per_s"): collective for collective in COLLECTIVES},
+    **{collective_metric(collective, "ranks"): "gpu_count" for collective in COLLECTIVES},
     "hbm_copy_gb_per_s": "hbm",
     "h2d_gb_per_s": "h2d",
     "d2h_gb_per_s": "d2h",
     "nvlink_gb_per_s": "nvlink",
     "hca_rate_gb_per_s": "nic",
-    "nccl_ranks": "gpu_count",
     "nvlinks_active": "nvlink_count",
 }
 _SPANS = {
@@ -34,7 +35,7 @@ _SPANS = {
     Scope.NODE: Span.NODE,
     Scope.RACK: Span.DOMAIN,
 }
-_JUDGED_BYTES = 1 << 30  # the metric nccl_busbw_gb_per_s is of rows from 1 GiB on
+_JUDGED_BYTES = 1 << 30  # the bandwidth of a collective is of rows from 1 GiB on
 
 
 def load_skus(inventory: Path) -> tuple[Sku, ...]:
@@ -98,7 +99,7 @@ def _claim(gate: Gate, profile: Profile, place: str) -> Claim:
         nics=profile.hcas_per_node,
         nic_gb_per_s=float(dict(profile.expected).get("hca_rate_gbit_per_s", 0)) / 8,
         nodes=1 if gate.scope is Scope.NODE else 0,
-        message_bytes=_JUDGED_BYTES if test == "all_reduce" else 0,
+        message_bytes=_JUDGED_BYTES if test in COLLECTIVES else 0,
         publisher="rackproof",
         code=gate.code,
         required=gate.required,

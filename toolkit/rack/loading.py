@@ -129,6 +129,8 @@ def load_profile(name: str, inventory: Path) -> Profile:
         suite=written.suite,
         left_out=tuple((left.code, left.why) for left in written.gates_left_out),
         power_ramp_kw_per_s=written.power_ramp_kw_per_s,
+        node_power_watts=written.node_power_watts,
+        rail_test=written.rail_test,
     )
 
 

@@ -50,6 +50,32 @@ class Metric:
 
 _GPU, _LINK, _HCA, _NODE = Scope.GPU, Scope.LINK, Scope.HCA, Scope.NODE
 
+# Of a node's burn-in, in its order; the first and most quoted one has the short names.
+COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "alltoall", "sendrecv")
+
+
+def collective_metric(collective: str, what: str) -> str:
+    """A metric's name: `nccl_path` of all_reduce, `nccl_alltoall_path` of alltoall."""
+    return f"nccl_{what}" if collective == COLLECTIVES[0] else f"nccl_{collective}_{what}"
+
+
+def _collective(name: str) -> tuple[Metric, ...]:
+    """What is measured of a collective over all GPUs of a node."""
+    told = (
+        ("busbw_gb_per_s", Unit.GB_PER_S, "lowest bus bandwidth of rows >= 1 GiB, both ways of placing"),
+        ("busbw_p50_gb_per_s", Unit.GB_PER_S, "median bus bandwidth of these rows"),
+        ("largest_bytes", Unit.BYTES, "size of the largest row"),
+        ("wrong_values", Unit.COUNT, "values nccl-tests found wrong, all rows"),
+        ("ranks", Unit.COUNT, "ranks in the one communicator"),
+        ("transport", Unit.WORD, "transport NCCL took by its log: NVLS, P2P, SHM, Socket, ..."),
+        ("path", Unit.WORD, "NVLink carried it, by log and byte counters: proven, wrong or unproven"),
+        ("path_bytes_fraction", Unit.FRACTION, "of the GPU that counted least: bytes counted over the least it moves"),
+    )
+    return tuple(
+        Metric(collective_metric(name, what), unit, _NODE, f"{name}: {meaning}") for what, unit, meaning in told
+    )
+
+
 _ALL = (
     # Facts: read from a node at rest.
     Metric("gpu_count", Unit.COUNT, _NODE, "GPUs the driver enumerates"),
@@ -75,6 +101,7 @@ _ALL = (
     Metric("hca_state", Unit.WORD, _HCA, "port state as ibstat words it"),
     Metric("hca_rate_gb_per_s", Unit.GB_PER_S, _HCA, "port's trained rate, one way"),
     Metric("hca_guid", Unit.WORD, _HCA, "port's GUID by ibstat"),
+    Metric("rail_busbw_gb_per_s", Unit.GB_PER_S, _HCA, "best of the all_reduces over this port's rail, its worst row"),
     Metric("kubelet_taint", Unit.WORD, _NODE, "taint the kubelet registers its node with, key:effect"),
     Metric("machine_serial", Unit.WORD, _NODE, "serial by the machine's DMI"),
     Metric("product", Unit.WORD, _NODE, "product name by the machine's DMI"),
@@ -164,11 +191,7 @@ _ALL = (
     Metric("telemetry_busy", Unit.FRACTION, _NODE, "share of the time that sampling took"),
     Metric("hw_slowdown_ms_delta", Unit.MS, _GPU, "time in hardware thermal or power-brake slowdown"),
     Metric("sw_thermal_ms_delta", Unit.MS, _GPU, "time in software thermal slowdown"),
-    Metric("nccl_busbw_gb_per_s", Unit.GB_PER_S, _NODE, "lowest bus bandwidth of rows >= 1 GiB, both ways of placing"),
-    Metric("nccl_largest_bytes", Unit.BYTES, _NODE, "size of the largest row"),
-    Metric("nccl_wrong_values", Unit.COUNT, _NODE, "values nccl-tests found wrong, all rows"),
-    Metric("nccl_ranks", Unit.COUNT, _NODE, "ranks in the one communicator"),
-    Metric("nccl_transport", Unit.WORD, _NODE, "transport NCCL took: NVLS, P2P, SHM, Socket, ..."),
+    *(metric for collective in COLLECTIVES for metric in _collective(collective)),
     Metric("recovery_action_after", Unit.CODE, _GPU, "NVML field 230 after the run"),
 )  # fmt: skip
 

@@ -136,6 +136,8 @@ class Profile:
     units      how many of each kind make a whole rack
     left_out   codes of inherited gates that are not asked, each with the reason
     power_ramp_kw_per_s   how fast the load of a rack's GPUs may grow when a burn-in begins; 0: as fast as it will
+    node_power_watts      what a whole node takes at most, its GPUs included; 0: not stated
+    rail_test  whether the burn-in measures the rails between its nodes, and finds the part that is slow
     """
 
     name: str
@@ -157,6 +159,8 @@ class Profile:
     suite: Suite = Suite.QUICK  # the burn-in a node takes before it may be certified
     left_out: tuple[tuple[str, str], ...] = ()
     power_ramp_kw_per_s: float = 0.0
+    node_power_watts: float = 0.0
+    rail_test: bool = False
 
 
 @dataclass(frozen=True, slots=True)

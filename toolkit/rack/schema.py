@@ -284,6 +284,8 @@ class ProfileFile(_Written):
     image: File
     suite: Annotated[Suite, _choice(Suite)] = Suite.QUICK
     power_ramp_kw_per_s: Annotated[float, _number(float, 0, 10_000)] = 0.0
+    node_power_watts: Annotated[float, _number(float, 0, 1_000_000)] = 0.0
+    rail_test: Flag = False
     certificate_lifetime: Duration
     evidence_max_age: Duration = timedelta(days=1)
     expected: dict[Word, Line]

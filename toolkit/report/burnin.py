@@ -5,8 +5,10 @@ What was not measured is a dash, never a zero.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -15,6 +17,7 @@ from rich.text import Text
 from toolkit.judge.evidence import Measurement, Value
 from toolkit.judge.part import GpuSeat, part
 from toolkit.judge.verdict import Answer, Verdict
+from toolkit.rack.metric import COLLECTIVES, collective_metric
 from toolkit.rack.model import Unit
 from toolkit.report.text import printable
 
@@ -34,6 +37,14 @@ class GpuLine:
 
 
 @dataclass(frozen=True, slots=True)
+class CollectiveLine:
+    """One collective over all GPUs of the node: what was measured of it, by the metrics' last words (`path`)."""
+
+    collective: str
+    measured: Mapping[str, Value]
+
+
+@dataclass(frozen=True, slots=True)
 class FindingLine:
     """A finding that is not a pass, with the part it blames (empty: none) and the artifact it was read from."""
 
@@ -47,7 +58,10 @@ class FindingLine:
 
 @dataclass(frozen=True, slots=True)
 class NodeBurnin:
-    """One node's burn-in: its answer, its GPUs, what was found, and the next command (empty: nothing is left to do)."""
+    """One node's burn-in: its answer, its GPUs, what was found, and the next command (empty: nothing is left to do).
+
+    not_asked    codes of required gates that this suite cannot answer
+    """
 
     node: str
     suite: str
@@ -57,6 +71,8 @@ class NodeBurnin:
     gpus: tuple[GpuLine, ...]
     findings: tuple[FindingLine, ...]
     next: str
+    collectives: tuple[CollectiveLine, ...] = ()
+    not_asked: tuple[str, ...] = ()
 
 
 def gpu_lines(measurements: Iterable[Measurement], seats: Mapping[int, GpuSeat], gpus: int) -> tuple[GpuLine, ...]:
@@ -69,6 +85,16 @@ def gpu_lines(measurements: Iterable[Measurement], seats: Mapping[int, GpuSeat],
     return tuple(
         GpuLine(gpu, seats.get(gpu, empty).serial, seats.get(gpu, empty).pci, found) for gpu, found in by_gpu.items()
     )
+
+
+def collective_lines(measurements: Iterable[Measurement]) -> tuple[CollectiveLine, ...]:
+    """A line for every collective that anything was measured of."""
+    values = {m.metric: m.value for m in measurements if m.subject.gpu < 0}
+    lines = []
+    for name in COLLECTIVES:
+        known = {what: values.get(collective_metric(name, what)) for what in _OF_A_COLLECTIVE}
+        lines.append(CollectiveLine(name, {what: value for what, value in known.items() if value is not None}))
+    return tuple(line for line in lines if line.measured)
 
 
 def finding_lines(verdict: Verdict, node: Unit, seats: Mapping[int, GpuSeat]) -> tuple[FindingLine, ...]:
@@ -87,6 +113,8 @@ def burnin_view(found: NodeBurnin) -> RenderableType:
     parts: list[RenderableType] = [title]
     if any(line.measured for line in found.gpus):
         parts += [_table(name, columns, found.gpus) for name, columns in TABLES]
+    if found.collectives:
+        parts.append(_table("collectives, bus bandwidth in GB/s", COLLECTIVE_COLUMNS, found.collectives))
     failed = [line for line in found.findings if line.answer is Answer.FAIL]
     parts += [_finding(line) for line in failed[:SHOWN_FINDINGS]]
     if len(failed) > SHOWN_FINDINGS:
@@ -94,13 +122,20 @@ def burnin_view(found: NodeBurnin) -> RenderableType:
     parts += _doubts(found.findings)
     if found.answer is not Answer.PASS and found.code not in {line.code for line in found.findings}:
         parts.append(Text(printable(f"{found.code}: {found.message}"), "yellow"))
+    if found.not_asked:
+        parts.append(Text(f"suite {found.suite} does not ask {len(found.not_asked)} gates: {_counted(found)}", "dim"))
     if found.next:
         parts.append(Text("next: ", "dim") + Text(printable(found.next)))
     return Group(*parts)
 
 
 SHOWN_FINDINGS = 12
-Column = tuple[str, Callable[[GpuLine], str]]
+Line = GpuLine | CollectiveLine
+Column = tuple[str, Callable[[Any], str]]  # of one kind of line each
+
+
+def _counted(found: NodeBurnin) -> str:
+    return ", ".join(f"{count} x {code}" for code, count in Counter(found.not_asked).items())
 
 
 def _finding(line: FindingLine) -> Text:
@@ -123,7 +158,7 @@ def _doubts(findings: Iterable[FindingLine]) -> list[Text]:
     return lines
 
 
-def _table(name: str, columns: Sequence[Column], lines: Iterable[GpuLine]) -> Table:
+def _table(name: str, columns: Sequence[Column], lines: Iterable[Line]) -> Table:
     table = Table(title=name, title_justify="left", title_style="dim", box=None, padding=(0, 1), pad_edge=False)
     for title, _ in columns:
         table.add_column(title, justify="left" if title in _WORDS else "right", overflow="fold", header_style="dim")
@@ -132,18 +167,18 @@ def _table(name: str, columns: Sequence[Column], lines: Iterable[GpuLine]) -> Ta
     return table
 
 
-_WORDS = ("serial", "slot", "units")
+_WORDS = ("serial", "slot", "units", "collective", "NCCL took", "NVLink")
 
 
-def _number(metric: str, form: str = "{:,.0f}", scale: float = 1.0) -> Callable[[GpuLine], str]:
-    def text(line: GpuLine) -> str:
+def _number(metric: str, form: str = "{:,.0f}", scale: float = 1.0) -> Callable[[Line], str]:
+    def text(line: Line) -> str:
         value = line.measured.get(metric)
         return form.format(value * scale) if isinstance(value, int | float) else NONE
 
     return text
 
 
-def _word(metric: str) -> Callable[[GpuLine], str]:
+def _word(metric: str) -> Callable[[Line], str]:
     return lambda line: str(line.measured.get(metric, NONE))
 
 
@@ -195,3 +230,18 @@ TABLES: tuple[tuple[str, tuple[Column, ...]], ...] = (
         ("W", _number("gpu_watts_max")),
     )),
 )  # fmt: skip
+_OF_A_COLLECTIVE = (
+    "busbw_gb_per_s", "busbw_p50_gb_per_s", "largest_bytes", "wrong_values", "ranks", "transport", "path",
+    "path_bytes_fraction",
+)  # fmt: skip
+COLLECTIVE_COLUMNS: tuple[Column, ...] = (
+    ("collective", lambda line: line.collective),
+    ("min", _number("busbw_gb_per_s", "{:,.1f}")),
+    ("p50", _number("busbw_p50_gb_per_s", "{:,.1f}")),
+    ("to GiB", _number("largest_bytes", "{:,.4g}", 1 / (1 << 30))),
+    ("wrong", _number("wrong_values")),
+    ("ranks", _number("ranks")),
+    ("NCCL took", _word("transport")),
+    ("NVLink", _word("path")),
+    ("counted", _number("path_bytes_fraction", "{:.2f}")),
+)

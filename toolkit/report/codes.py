@@ -20,6 +20,16 @@ ERROR_CODES = {
     "EVIDENCE_INCONCLUSIVE": "Certification could not decide. The node goes back to JOINED; run bringup again.",
     "BURNIN_CUT": "The burn-in has no end record: it died, or its time ran out. Run bringup again.",
     "BURNIN_INCOMPLETE": "Some planned workloads did not end. Run bringup again; look at the records if it stays.",
+    "WRONG_FABRIC": "A collective did not go over NVLink: NCCL's log or the byte counters name what did, "
+    "and no part is judged by it. Look for NCCL variables in /etc/nccl.conf and the environment, at fabric manager and "
+    "IMEX, at what else used the links; then run it again: everything is measured anew.",
+    "RAIL_SLOW": "Collectives over one rail of this node are slow with every partner, and without it they are not. "
+    "Cable, HCA and leaf port are told apart by their counters or by a swap: the message has their probabilities.",
+    "RAIL_HANGS": "As RAIL_SLOW: collectives over this rail do not end.",
+    "RAIL_CORRUPTS_DATA": "As RAIL_SLOW: collectives over this rail return wrong values.",
+    "RAIL_COUNTS_ERRORS": "As RAIL_SLOW: this rail counts errors and costs no bandwidth yet.",
+    "RAIL_UNDECIDED": "The rails of this node could not be judged: no free partner, tests that did not run or took "
+    "another way, or readings that fit more than one part. The message says what would settle it.",
     "GPU_RESET_FAILED": "A GPU replaced a faulty row and waits for a reset, which nvidia-smi refused or which did not "
     "help. End what holds the GPUs, or reboot the node; then the same command again goes on from there.",
     "CERTIFICATE_REFUSED": "The certificate does not verify, has expired or does not name the node as it is now.",

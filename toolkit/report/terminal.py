@@ -13,8 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from toolkit.certificate.reading import Verified
+from toolkit.rack.burnin_plan import BurninPlan
 from toolkit.rack.lifecycle import NodeState, Outcome, Stage
 from toolkit.rack.plan import Plan
+from toolkit.report.burnin_plan import burnin_plan_view
 from toolkit.report.standing import Standing
 from toolkit.report.text import printable
 from toolkit.report.why import Why
@@ -23,8 +25,8 @@ STATE_STYLE = {NodeState.ADMITTED: "bold green", NodeState.CERTIFIED: "green", N
 FAILED_STYLE, TROUBLE_STYLE = "bold red", "yellow"
 
 
-def plan_view(plan: Plan) -> RenderableType:
-    """The plan as a table: stage, nodes, why."""
+def plan_view(plan: Plan, burnin: BurninPlan | None = None) -> RenderableType:
+    """The plan as a table: stage, nodes, why; below it what its burn-in will take."""
     table = Table(title=f"plan for {plan.rack} to {plan.goal}  [{plan.digest[:12]}]", title_justify="left")
     for column in ("stage", "nodes", "why"):
         table.add_column(column, overflow="fold")
@@ -35,7 +37,7 @@ def plan_view(plan: Plan) -> RenderableType:
         table.add_row(stage, printable(names), printable(reasons))
     for held in plan.held:
         table.add_row(Text("-", "dim"), held.node, Text(printable(f"{held.state}: {held.why}"), "dim"))
-    return table
+    return Group(table, burnin_plan_view(burnin)) if burnin else table
 
 
 def standings_view(title: str, nodes: Sequence[Standing]) -> RenderableType:

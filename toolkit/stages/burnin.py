@@ -29,10 +29,11 @@ from toolkit.rack.model import Suite, Unit
 from toolkit.rack.power import Begin, begins
 from toolkit.stages import context as ctx
 from toolkit.stages.archive import build_archive
+from toolkit.stages.burnin_collectives import WRONG_FABRIC, judge_burnin, left_out, measured, not_asked, ways
 from toolkit.stages.burnin_records import KERNEL_LOG, PIPELINE, Followed, measurements_of, overheated
 from toolkit.stages.context import Context, Result, Work, error, passed
 from toolkit.stages.gpu_reset import recover, spent
-from toolkit.stages.readback import failed, judge_node, record, undecided
+from toolkit.stages.readback import failed, record, undecided
 
 REMOTE = "/opt/rackproof/burnin.pyz"
 FOLDER = "/var/lib/rackproof/burnin"
@@ -82,7 +83,7 @@ class Burned:
     """A burn-in that was followed to wherever it came.
 
     result    PASSED where it measured what it planned, or measured enough to condemn a part
-    verdict   of the profile's burn-in gates over `measurements`
+    verdict   of the profile's burn-in gates over `measurements`, as far as the suite can answer them
     """
 
     identity: str
@@ -90,6 +91,7 @@ class Burned:
     measurements: tuple[Measurement, ...]
     verdict: Verdict
     seats: Mapping[int, GpuSeat]
+    suite: Suite
 
 
 def ordered(
@@ -131,7 +133,9 @@ def examine(suite: Suite, step: bool, seen: dict[str, Burned]) -> ctx.StageRunne
 
 def _judged(context: Context, node: Unit, burned: Burned, suite: Suite) -> Result:
     if burned.verdict.answer is Answer.PASS:
-        return passed(f"suite {suite}: {len(burned.verdict.findings)} findings, all as planned")
+        idle = ", ".join(left_out(suite))
+        unasked = f"; {len(not_asked(context.rack.profile, suite))} gates of {idle} were not asked" if idle else ""
+        return passed(f"suite {suite}: {len(burned.verdict.findings)} findings, all as planned{unasked}")
     if burned.verdict.answer is Answer.FAIL:
         return failed(context, node, burned.verdict, burned.seats)
     again = f"rackproof burnin {node.name} --suite {suite}"
@@ -194,17 +198,18 @@ _NOT_OVER = ("INTERRUPTED", "GPU_RESET_FAILED", "NODE_UNREACHABLE", "UNDECIDED",
 
 
 def _is_over(context: Context, node: Unit, order: Order, begun: Event) -> bool:
-    """Whether a new burn-in is due. The pipeline goes on from one that measured everything: its stage did not end.
-    An operator who asks again wants another, unless the last one was cut off from us.
+    """Whether a new burn-in is due. The pipeline goes on from one that measured everything: its stage did not end; but
+    not from one that measured another fabric. An operator who asks again wants another, unless the last one was cut off
+    from us.
     """
     rack, identity = context.rack.name, _details(begun)["id"]
     fetched = context.ledger.find(rack, node.name, EventKind.OBSERVED, order.filed)
     if fetched is None or _details(fetched)["id"] != identity:
         return False
-    if order.filed == PIPELINE:
-        return not _details(fetched)["complete"]
     runs = {r.id: r for r in context.ledger.runs(rack, node.name, Stage.BURNIN)}
     taken = runs.get(str(_details(begun)["run"]))
+    if order.filed == PIPELINE:
+        return not _details(fetched)["complete"] or (taken is not None and taken.code == WRONG_FABRIC)
     return taken is not None and taken.outcome is not None and taken.code not in _NOT_OVER
 
 
@@ -218,9 +223,12 @@ def _measured(context: Context, node: Unit, order: Order, identity: str, run: Ru
     _start(context, node, order, identity)
     followed = _follow(context, node, identity, order.longest_s(node.name, context.clock()))
     kept = _keep(context, node, order, identity, followed)
+    found = ways(context, node, kept)
     measurements = _measurements(context, node, run, identity, followed, kept)
-    verdict = judge_node(context, node, (Stage.BURNIN,), measurements)
-    return Burned(identity, _ended(context, identity, followed, verdict), measurements, verdict, followed.seats)
+    measurements += tuple(measured(context, node, run.id, found))
+    verdict = judge_burnin(context, node, measurements, order.suite, found.wrong)
+    result = _ended(_again(context, node, order), identity, followed, verdict, found.complaint)
+    return Burned(identity, result, measurements, verdict, followed.seats, order.suite)
 
 
 def _start(context: Context, node: Unit, order: Order, identity: str) -> None:
@@ -354,11 +362,21 @@ def _measurements(
     return told + tuple(found)
 
 
-def _ended(context: Context, identity: str, followed: Followed, verdict: Verdict) -> Result:
-    """How far the suite came. One that was cut short still condemns the part it failed on."""
-    again = f"rackproof bringup {context.rack.name}"
+def _again(context: Context, node: Unit, order: Order) -> str:
+    """The command that burns the node in once more."""
+    by_hand = f"rackproof burnin {node.name} --suite {order.suite}"
+    return f"rackproof bringup {context.rack.name}" if order.filed == PIPELINE else by_hand
+
+
+def _ended(again: str, identity: str, followed: Followed, verdict: Verdict, complaint: str) -> Result:
+    """How far the suite came, and over what. One that was cut short, or whose collectives took the wrong way, still
+    condemns the part it failed on.
+    """
+    condemned = any(blames_hardware(f) for f in verdict.of(Answer.FAIL))
     if followed.end is None:
         return error("BURNIN_CUT", f"burn-in {identity} has no end: it died or ran out of time", again)
-    if followed.missing and not any(blames_hardware(f) for f in verdict.of(Answer.FAIL)):
+    if followed.missing and not condemned:
         return error("BURNIN_INCOMPLETE", f"burn-in {identity} did not end: {', '.join(followed.missing)}", again)
+    if complaint and not condemned:
+        return error(WRONG_FABRIC, complaint, f"rackproof explain {WRONG_FABRIC}, then: {again}")
     return passed(followed.poor or f"{len(followed.records)} records")

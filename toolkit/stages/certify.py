@@ -22,6 +22,7 @@ from toolkit.ledger import EventKind, NewEvent, Run
 from toolkit.rack.lifecycle import Move, NodeState, Outcome, Stage
 from toolkit.rack.model import Suite, Unit
 from toolkit.report.standing import standings
+from toolkit.stages.burnin_collectives import judge_burnin
 from toolkit.stages.burnin_records import seats_on_record
 from toolkit.stages.context import Context, Result, Work, passed
 from toolkit.stages.identity import identity_of
@@ -80,7 +81,7 @@ def _judge(context: Context, run: Run, node: Unit) -> _Judged:
     of_facts = judge_node(context, node, FACT_STAGES, reading.measurements)
     burnin = _last_burnin(context, node)
     measured = context.ledger.measurements(context.rack.name, node.name, burnin.id) if burnin else ()
-    of_burnin = judge_node(context, node, (Stage.BURNIN,), measured)
+    of_burnin = judge_burnin(context, node, measured)
     idle = frozenset(str(m.value) for m in measured if m.metric == "gemm_units_not_exercised") - {"none"}
     # The run's own findings first: what it left behind (a reset that is asked for) is read once more among the facts.
     return _Judged(reading, merge(of_burnin, of_facts), idle)

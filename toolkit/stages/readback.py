@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 
 from toolkit.facts.measure import measurements_of
@@ -108,10 +108,16 @@ def take(context: Context, run: Run, node: Unit, probes: Iterable[Probe]) -> Rea
     return Reading(facts, tuple(measured))
 
 
-def judge_node(context: Context, node: Unit, stages: Iterable[Stage], measurements: Iterable[Measurement]) -> Verdict:
-    """The verdict of the stages' gates on one node."""
+def judge_node(
+    context: Context,
+    node: Unit,
+    stages: Iterable[Stage],
+    measurements: Iterable[Measurement],
+    silent: Container[str] = (),
+) -> Verdict:
+    """The verdict of the stages' gates on one node, but for the gates of the metrics in `silent`."""
     asked = set(stages)
-    gates = [g for g in context.rack.profile.gates if g.stage in asked]
+    gates = [g for g in context.rack.profile.gates if g.stage in asked and g.metric not in silent]
     return judge(
         gates,
         planned_subjects(node, context.rack.profile),
@@ -171,7 +177,7 @@ def failed(context: Context, node: Unit, verdict: Verdict, seats: Mapping[int, G
         return error(
             first.code, message, f"rackproof explain {first.code}, then: rackproof bringup {context.rack.name}"
         )
-    suspect = part(first, node, seats, findings)
+    suspect = part(first, node, seats, findings, context.rack.links)
     return Result(
         Outcome.FAILED, first.code, message, suspect, f"service {suspect}, then: rackproof release {node.name}"
     )

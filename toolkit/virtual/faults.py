@@ -35,6 +35,7 @@ class FaultKind(StrEnum):
     WRONG_TRANSPORT = "wrong_transport"
     FABRIC_MANAGER_SKEW = "fabric_manager_skew"
     HALF_RATE_RAIL = "half_rate_rail"
+    SLOW_RAIL = "slow_rail"
     BMC_DEAD = "bmc_dead"
     BAD_IMAGE = "bad_image"
     BOOT_HANG = "boot_hang"
@@ -69,6 +70,7 @@ MEANINGS: Mapping[FaultKind, str] = MappingProxyType(
         FaultKind.WRONG_TRANSPORT: "NCCL takes sockets where NVLink was meant; value: GB/s of the sockets (3)",
         FaultKind.FABRIC_MANAGER_SKEW: "the fabric manager is of another version than the driver",
         FaultKind.HALF_RATE_RAIL: "an HCA (--hca) trains below its rate; value: the share of it (0.5)",
+        FaultKind.SLOW_RAIL: "an HCA (--hca) trains at its rate and carries less; value: the share of it (0.5)",
         FaultKind.BMC_DEAD: "the BMC's address does not answer",
         FaultKind.BAD_IMAGE: "the image server flips a byte; value: in the next so many downloads by this node (1)",
         FaultKind.BOOT_HANG: "the operating system never comes up",

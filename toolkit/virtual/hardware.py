@@ -45,8 +45,10 @@ not have that": a stand-in answers "not supported", never 0.
     nccl.nvls_gb_per_s nccl.ring_gb_per_s nccl.socket_gb_per_s       busbw the node reaches at large sizes
     nccl.hang                      1: a collective never returns                           (nccl_hang)
     hca.NAME.guid .rail .lid .rate_gbit .nominal_gbit                                      (half_rate_rail)
+    hca.NAME.carried_gbit          what the port carries at most, below the rate it trained at   (slow_rail)
 
-Beside `state` lie `load/gpuN` (bytes moved since power-on or reset), `load/gpuN.nvlink` (bytes sent over NVLink),
+Beside `state` lie `infiniband/NAME/ports/1/counters` (as in sysfs, 0 at power-on), `load/gpuN` (bytes moved since
+power-on or reset), `load/gpuN.nvlink` (bytes sent over NVLink),
 `load/gpuN.dram_uncorrected`, `load/fabric_manager` (what the fabric manager has come to), `kmsg`, and what boards
 remember without power: `inforom/gpuN.NAME` (rows remapped and waiting for it, errors in the board's life).
 """
@@ -150,11 +152,14 @@ class HcaState:
     lid: int
     nominal_gbit: int
     rate_gbit: int
+    carried_gbit: int | None = None  # None: its rate
 
     def lines(self) -> Iterator[tuple[str, str]]:
         """Keys of this port without the `hca.NAME.` prefix."""
         yield from (("guid", self.guid), ("rail", str(self.rail)), ("lid", str(self.lid)))
         yield from (("nominal_gbit", str(self.nominal_gbit)), ("rate_gbit", str(self.rate_gbit)))
+        if self.carried_gbit is not None:
+            yield "carried_gbit", str(self.carried_gbit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,7 +281,7 @@ def _with_fault(state: HardwareState, fault: Fault) -> HardwareState:
             return replace(state, nccl_hangs=True)
         case FaultKind.FABRIC_MANAGER_SKEW:
             return replace(state, fabric_manager=_SKEWED_MANAGER)
-        case FaultKind.HALF_RATE_RAIL:
+        case FaultKind.HALF_RATE_RAIL | FaultKind.SLOW_RAIL:
             return _with_slow_hca(state, fault)
         case FaultKind.CUDA_ERROR if fault.gpu is None:
             return replace(state, cuda_init_error=cuda_error(fault))
@@ -308,14 +313,19 @@ def _board(state: HardwareState) -> Board:
 
 
 def _with_slow_hca(state: HardwareState, fault: Fault) -> HardwareState:
-    """An HCA (the first where the fault names none) at a share of its rate."""
+    """An HCA (the first where the fault names none) that trains at a share of its rate, or only carries that much."""
     names = [hca.name for hca in state.hcas]
     name = fault.hca or (names[0] if names else "")
     if name not in names:
         raise _no_such(state, fault, f"HCA {name or 'at all'}", ", ".join(names) or "none in the rack file")
     share = _HALF if fault.value is None else fault.value
-    hcas = (replace(h, rate_gbit=int(h.nominal_gbit * share)) if h.name == name else h for h in state.hcas)
-    return replace(state, hcas=tuple(hcas))
+
+    def slowed(hca: HcaState) -> HcaState:
+        gbit = int(hca.nominal_gbit * share)
+        trains = fault.kind is FaultKind.HALF_RATE_RAIL
+        return replace(hca, rate_gbit=gbit) if trains else replace(hca, carried_gbit=gbit)
+
+    return replace(state, hcas=tuple(slowed(hca) if hca.name == name else hca for hca in state.hcas))
 
 
 def _no_such(state: HardwareState, fault: Fault, what: str, known: str) -> UsageError:

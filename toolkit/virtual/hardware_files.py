@@ -32,12 +32,17 @@ def write_state(folder: Path, unit: Unit, profile: Profile, faults: Sequence[Fau
 
 
 def power_on(folder: Path) -> None:
-    """A machine that powers on has an empty kernel log, and its GPUs have moved nothing yet. Boards remember the rest.
+    """A machine that powers on has an empty kernel log, and its GPUs and HCAs have moved nothing yet.
 
-    Rows that waited to be remapped now are.
+    Boards remember the rest. Rows that waited to be remapped now are.
     """
     os.truncate(folder / "kmsg", 0)
     for gpu in state.read(folder).gpus:
         gpu.reset()
     for counter in (folder / "load").iterdir():
         counter.unlink(missing_ok=True)
+    for hca in state.read(folder).hcas:
+        counters = folder / "infiniband" / hca / "ports/1/counters"
+        counters.mkdir(parents=True, exist_ok=True)
+        for name in ("port_xmit_data", "port_rcv_data"):
+            (counters / name).write_text("0\n")

@@ -28,7 +28,7 @@ _HERE = Path(__file__).parent
 _FILES = _HERE / "image"
 _SOURCES = (Path(__file__), _HERE / "mirrors.py", _HERE / "ramdisk.py")
 _PACKAGES = (
-    "ca-certificates", "dbus", "iproute2", "kmod", "openssh-server", "procps",
+    "ca-certificates", "dbus", "iproute2", "kmod", "openmpi-bin", "openssh-client", "openssh-server", "procps",
     "python3", "python3-apt", "systemd-sysv", "udev",
 )  # fmt: skip
 _LEAVE_OUT = ("man", "doc", "locale", "info", "lintian", "bug")

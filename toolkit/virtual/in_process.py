@@ -31,7 +31,7 @@ from toolkit.stages.provisioning import ProvisionSite, host_of
 from toolkit.virtual.devices import ibstat, nvidia_smi
 from toolkit.virtual.faults import Fault, FaultKind
 from toolkit.virtual.hardware import render_state
-from toolkit.virtual.in_process_burnin import LOG_NAME, BurnIn
+from toolkit.virtual.in_process_burnin import BurnIn
 
 _TOOLS: Mapping[str, Callable[[Sequence[str]], int]] = {"nvidia-smi": nvidia_smi.main, "ibstat": ibstat.main}
 _ONE_AT_A_TIME = threading.RLock()  # the stand-ins write to sys.stdout and read the environment
@@ -240,7 +240,8 @@ class InProcessRack:
         with self.changing(node.name) as machine:
             replaced = machine.replaced
             machine.waiting = list(told.remapped(replaced))
-        write_whole(folder / LOG_NAME, told.kernel_log(replaced))
+        for _, name, content in told.artifacts(replaced):
+            write_whole(folder / name, content)
         write_whole(folder / "records.jsonl", "".join(map(dump, told.records(identity, replaced))).encode())
         return 0, ""
 

@@ -18,13 +18,15 @@ from burnin.record import (
     Start,
     WorkloadEnded,
 )
-from toolkit.rack.metric import METRICS
+from toolkit.rack.metric import COLLECTIVES, METRICS
 from toolkit.rack.model import Profile, Unit
 from toolkit.virtual.faults import Fault, FaultKind
 from toolkit.virtual.hardware import healthy_state
+from toolkit.virtual.in_process_nccl import Collectives
 
 LOG_NAME = "kernel_log.txt"
-WORKLOADS = ("nvml", "hbm", "gemm", "together", "pcie", "nccl_all_reduce", "kernel_log")
+_NCCL = tuple(f"nccl_{name}" for name in COLLECTIVES)
+WORKLOADS = ("nvml", "hbm", "gemm", "together", "pcie", *_NCCL, "kernel_log")
 Values = dict[str, float | int | str]
 
 _ZEROS = (
@@ -115,6 +117,11 @@ class BurnIn:
         ]
         return "".join(f"{line}\n" for line in lines).encode()
 
+    def artifacts(self, replaced: int) -> Iterator[tuple[str, str, bytes]]:
+        """(workload, name, content) of what the node keeps beside its records."""
+        yield "kernel_log", LOG_NAME, self.kernel_log(replaced)
+        yield from self._collectives.files()
+
     def records(self, identity: str, replaced: int) -> Iterator[Record]:
         """All records of the run, its end included."""
         now = datetime.now(UTC).isoformat()
@@ -127,12 +134,21 @@ class BurnIn:
                 yield Measured(now, "in-process", metric, METRICS[metric].unit, value, gpu)
         for metric, value in self._of_node(replaced).items():
             yield Measured(now, "in-process", metric, METRICS[metric].unit, value)
-        log = self.kernel_log(replaced)
-        yield Artifact(now, "kernel_log", LOG_NAME, hashlib.sha256(log).hexdigest(), len(log))
+        for workload, name, content in self.artifacts(replaced):
+            yield Artifact(now, workload, name, hashlib.sha256(content).hexdigest(), len(content))
         for name in WORKLOADS:
-            hung = name == "nccl_all_reduce" and self._has(FaultKind.NCCL_HANG)
+            hung = name in _NCCL and self._has(FaultKind.NCCL_HANG)
             yield WorkloadEnded(now, name, Outcome.TIMED_OUT if hung else Outcome.COMPLETED, 1.0)
         yield End(now, WORKLOADS, WORKLOADS)
+
+    @property
+    def _collectives(self) -> Collectives:
+        return Collectives(
+            self.profile.gpus_per_node,
+            sockets=self._has(FaultKind.WRONG_TRANSPORT),
+            slow=self._has(FaultKind.SLOW_GPU),
+            hung=self._has(FaultKind.NCCL_HANG),
+        )
 
     def _now(self, replaced: int) -> tuple[Fault, ...]:
         """Faults that show in this run: a row that was replaced is a fault no more."""
@@ -157,12 +173,4 @@ class BurnIn:
         lost = int(self._has(FaultKind.XID_79))
         xids = sum(len(_XIDS.get(f.kind, ())) for f in self._now(replaced))
         values: Values = {"xid_events": xids, "sxid_events": 0, "gpus_lost": lost, "safety_stop": stop}
-        if self._has(FaultKind.NCCL_HANG):
-            return values
-        sockets = self._has(FaultKind.WRONG_TRANSPORT)
-        return values | {
-            "nccl_busbw_gb_per_s": 3.1 if sockets else 250.0 if self._has(FaultKind.SLOW_GPU) else 478.0,
-            "nccl_wrong_values": 0,
-            "nccl_ranks": self.profile.gpus_per_node,
-            "nccl_transport": "Socket" if sockets else "NVLS",
-        }
+        return values | dict(self._collectives.measured())

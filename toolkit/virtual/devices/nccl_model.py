@@ -85,13 +85,16 @@ class Path:
         return int(size * collective.bus_share(ranks))
 
 
-def choose_path(state: State, gpus: Sequence[Gpu], collective: Collective, environment: Mapping[str, str]) -> Path:
+def choose_path(
+    state: State, gpus: Sequence[Gpu], collective: Collective, environment: Mapping[str, str], *, alone: bool = False
+) -> Path:
     """Sockets where the fault or the environment says so; else NVLink, with reduction in the switch if it may.
 
-    The slowest GPU sets the pace: its clocks, and the share of its links that are up.
+    The slowest GPU sets the pace: its clocks, and the share of its links that are up. A rank that is `alone` on its
+    node has no peer to reach, whatever the environment forbids between peers.
     """
     values = state.values
-    no_peer = environment.get("NCCL_P2P_DISABLE") == "1" and environment.get("NCCL_SHM_DISABLE") == "1"
+    no_peer = not alone and environment.get("NCCL_P2P_DISABLE") == "1" and environment.get("NCCL_SHM_DISABLE") == "1"
     if values["nccl.transport"] == "socket" or no_peer:
         return Path("socket", float(values["nccl.socket_gb_per_s"]))
     pace = min(gpu.clock_fraction * _links_up(gpu) for gpu in gpus)
@@ -127,11 +130,13 @@ def seconds(path: Path, collective: Collective, size: int, ranks: int) -> float:
 
 
 def channel_lines(
-    state: State, hosts: Sequence[str], mine: Sequence[int], path: Path, environment: Mapping[str, str]
+    rails: Sequence[str], hosts: Sequence[str], mine: Sequence[int], path: Path, environment: Mapping[str, str]
 ) -> Iterator[str]:
-    """What NCCL_DEBUG=INFO logs in the process of the ranks `mine` while a communicator is made; `hosts` by rank."""
+    """What NCCL_DEBUG=INFO logs in the process of the ranks `mine` while a communicator is made; `hosts` by rank,
+    `rails` the names of the HCAs it may use.
+    """
     host, pid, count = socket.gethostname().split(".")[0], os.getpid(), len(hosts)
-    hcas = " ".join(f"[{at}]{name}:1/IB" for at, name in enumerate(state.hcas))
+    hcas = " ".join(f"[{at}]{name}:1/IB" for at, name in enumerate(rails))
     local = [rank for rank in range(count) if hosts[rank] == hosts[mine[0]]]
     first = f"{host}:{pid}:{pid} [{local.index(mine[0])}] NCCL INFO "
     yield f"{first}NCCL version {NCCL_VERSION}"
@@ -152,7 +157,7 @@ def channel_lines(
         yield f"{said}comm 0x{pid:08x}{rank:04x} rank {rank} nRanks {count} nNodes {nodes} localRanks {len(local)} " + (
             f"localRank {device} MNNVL 0"
         )
-        via = _Via("P2P/direct pointer/read" if len(mine) > 1 else "P2P/CUMEM/read", len(state.hcas))
+        via = _Via("P2P/direct pointer/read" if len(mine) > 1 else "P2P/CUMEM/read", len(rails))
         yield from (f"{said}{line}" for line in _rank_lines(rank, hosts, path, via))
 
 

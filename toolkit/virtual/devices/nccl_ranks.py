@@ -14,7 +14,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -48,9 +48,11 @@ class Member:
 class Ranks:
     """This process among the ranks."""
 
-    def __init__(self, rank: int, count: int, local_rank: int, addresses: list[str], port: int) -> None:
+    def __init__(self, rank: int, count: int, local_rank: int, addresses: list[str], port: int, beside: int) -> None:
+        """`beside`: ranks on this node, this one included."""
         self.rank = rank
         self.local_rank = local_rank
+        self.beside = beside
         self._count = count
         self._addresses = addresses
         self._port = port
@@ -105,15 +107,16 @@ def joined(environment: Mapping[str, str]) -> Ranks | None:
         int(environment["OMPI_COMM_WORLD_LOCAL_RANK"]),
         uri[2].split(","),
         _FIRST_PORT + (job >> 16) % _PORTS,
+        int(environment.get("OMPI_COMM_WORLD_LOCAL_SIZE", "1")),
     )
 
 
-def count_on_rails(state: State, sent: int) -> None:
-    """Adds bytes sent and received to the counters of the node's HCAs, in equal shares.
+def count_on_rails(state: State, hcas: Sequence[str], sent: int) -> None:
+    """Adds bytes sent and received to the counters of these HCAs, in equal shares.
 
     They lie as in sysfs, under the hardware folder: infiniband/HCA/ports/1/counters/port_xmit_data.
     """
-    for hca in state.hcas:
+    for hca in hcas:
         folder = state.home / "infiniband" / hca / "ports/1/counters"
         folder.mkdir(parents=True, exist_ok=True)
         for name in ("port_xmit_data", "port_rcv_data"):
@@ -122,7 +125,7 @@ def count_on_rails(state: State, sent: int) -> None:
                 counter.seek(0)
                 before = int(counter.read() or 0)
                 counter.truncate(0)
-                counter.write(f"{before + sent // len(state.hcas) // _WORD_BYTES}\n")
+                counter.write(f"{before + sent // len(hcas) // _WORD_BYTES}\n")
 
 
 def _member(told: Mapping[str, Any]) -> Member:

@@ -141,6 +141,7 @@ class _Session:
     members: tuple[Member, ...]
     route: Route
     ranks: Ranks | None
+    hcas: tuple[str, ...]
 
     @property
     def nodes(self) -> int:
@@ -189,18 +190,19 @@ def _join(collective: Collective, options: Options, environment: Mapping[str, st
     """The communicator: the GPUs of this process alone, or those of all ranks. Blocks until every rank is there."""
     state = _state()
     gpus = _devices(state, options, environment, ranks.local_rank if ranks else 0)
-    inside = choose_path(state, gpus, collective, environment)
+    hcas = state.chosen_hcas(environment.get("NCCL_IB_HCA", ""))
+    inside = choose_path(state, gpus, collective, environment, alone=ranks is not None and ranks.beside == 1)
     host = socket.gethostname().split(".")[0]
     mine = tuple(
         Member(
             host, os.getpid(), gpu.index, gpu.need("pci").lower()[4:11], gpu.need("name"), gpu.need("serial"),
-            inside.kind, inside.gb_per_s, tuple(float(state.values[f"hca.{h}.rate_gbit"]) / 8 for h in state.hcas),
+            inside.kind, inside.gb_per_s, tuple(state.carried_gb_per_s(hca) for hca in hcas),
             state.values["nccl.hang"] == "1",
         )
         for gpu in gpus
     )  # fmt: skip
     if ranks is None:
-        return _Session(collective, options, state, gpus, mine, inside, None)
+        return _Session(collective, options, state, gpus, mine, inside, None, hcas)
     members = ranks.gather(mine[0])
     hosts = list(dict.fromkeys(member.host for member in members))
     inside = min((Route(m.path, m.gb_per_s) for m in members), key=lambda route: route.gb_per_s)
@@ -208,7 +210,7 @@ def _join(collective: Collective, options: Options, environment: Mapping[str, st
         paths = [Route(m.path, m.gb_per_s) for m in members]
         nics = [next(m.nics for m in members if m.host == name) for name in hosts]
         inside = between_nodes(paths, nics, collective, len(members))
-    return _Session(collective, options, state, gpus, members, inside, ranks)
+    return _Session(collective, options, state, gpus, members, inside, ranks, hcas)
 
 
 def _header() -> None:
@@ -255,7 +257,7 @@ def _log_channels(session: _Session, environment: Mapping[str, str]) -> None:
     if environment.get("NCCL_DEBUG", "").upper() not in ("INFO", "TRACE"):
         return
     hosts = [member.host for member in session.members]
-    lines = channel_lines(session.state, hosts, session.mine, session.route, environment)
+    lines = channel_lines(session.hcas, hosts, session.mine, session.route, environment)
     text = "".join(f"{line}\n" for line in lines)
     where = environment.get("NCCL_DEBUG_FILE")
     if where:
@@ -308,7 +310,7 @@ def _load(session: _Session, size: int) -> None:
             gpu.add_nvlink(crossing)
     outward = session.route.nic_bytes(collective, size, session.nodes, ranks) * times
     if outward and session.ranks and not session.ranks.local_rank:
-        nccl_ranks.count_on_rails(session.state, outward)
+        nccl_ranks.count_on_rails(session.state, session.hcas, outward)
     lost = any(gpu.lost for gpu in session.gpus)
     if session.ranks and session.ranks.any_lost(lost) and not lost:
         raise _Failed(_NCCL_ERROR, _failure("NCCL", "remote process exited or there was a network error"))

@@ -245,6 +245,18 @@ class State:
         found = (re.fullmatch(r"hca\.([^.]+)\.guid", key) for key in self.values)
         return tuple(match[1] for match in found if match)
 
+    def chosen_hcas(self, wanted: str) -> tuple[str, ...]:
+        """Those that $NCCL_IB_HCA names: prefixes, `=` whole names, `^` all but these; empty means all."""
+        exactly, but = "=" in wanted[:2], wanted.startswith("^")
+        names = [name.partition(":")[0] for name in wanted.lstrip("^=").split(",") if name]
+        named = [h for h in self.hcas if any(h == name if exactly else h.startswith(name) for name in names)]
+        return tuple(h for h in self.hcas if (h in named) is not but) if names else self.hcas
+
+    def carried_gb_per_s(self, hca: str) -> float:
+        """What the port carries: its rate, or less where something of its rail is slow."""
+        rate = float(self.values[f"hca.{hca}.rate_gbit"])
+        return min(rate, float(self.values.get(f"hca.{hca}.carried_gbit", rate))) / 8
+
     @property
     def fabric_ready(self) -> bool:
         """Whether a fabric manager of the driver's version has programmed the NVSwitches."""

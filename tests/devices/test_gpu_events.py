@@ -330,7 +330,8 @@ def test_a_hot_gpu_warms_until_it_is_slowed_down(
     assert late["slowed"][0] > late["slowed"][1] > 0
     assert late["limits"] == [-8, -2, 0, 0]
     gpu = state.read().gpus[3]
-    assert (gpu.celsius, gpu.sm_mhz) == (late["celsius"], late["sm"])
+    assert late["celsius"] - 5 <= gpu.celsius <= late["celsius"], "it cools while we look a second time"
+    assert gpu.sm_mhz == late["sm"]
     assert [gpu.slowed_microseconds(margin) for margin in (0, -2)] == [count // 1000 for count in late["slowed"]]
 
 

@@ -26,7 +26,7 @@ from toolkit.judge.locate import (
 )
 from toolkit.judge.locate.suspects import in_words
 from toolkit.rack.loading import load_rack
-from toolkit.virtual.fault_model import FaultyFabric, PartFault
+from toolkit.virtual.fault_model import FaultyFabric, PartFault, Trouble
 
 INVENTORY = Path(__file__).parents[2] / "inventory"
 # A floor as in the profiles, and the closed form: NVLink all_reduce of 8 H100, and one NDR rail.
@@ -117,7 +117,7 @@ def test_a_half_rate_rail_measured_in_gb_per_s_ends_with_its_cable_and_both_ends
     """The loop of a bringup on the demo rack: rounds, controls, GB/s in, a cable out."""
     where = fabric("demo")
     cable = Part(PartKind.CABLE, "node4:mlx5_3 - leaf4:4")
-    world = FaultyFabric(where, (PartFault(cable, 0.5),), random.Random(seed))
+    world = FaultyFabric(where, Trouble((PartFault(cable, 0.5),)), random.Random(seed))
     evidence, healthy = Evidence(where), {}
     for _ in range(16):
         belief = weigh(evidence)

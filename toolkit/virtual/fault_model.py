@@ -1,48 +1,62 @@
 """Faults of parts and what tests of a fabric with them would say: seeded, in memory, thousands of racks a minute.
 
 It is not the locator's model turned round: levels are continuous, parts differ among each other, some tests are
-disturbed by something else, counters are sometimes unreadable, and hangs and corruption come and go.
+disturbed by something else, counters are sometimes unreadable, hangs and corruption come and go, a flapping link is
+well in half of its tests, cables are not where the plan has them, and NCCL may take another way than was meant.
+`toolkit.virtual.fault_classes` draws them.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
+from dataclasses import dataclass, field, replace
 
-from toolkit.judge.locate.fabric import Fabric, Test
+from toolkit.judge.locate.fabric import Fabric, Path, Plane, Test
 from toolkit.judge.locate.observation import Counter, Observation, Outcome
-from toolkit.judge.locate.parts import Part, PartKind, SegmentKind
+from toolkit.judge.locate.parts import Part, PartKind
 
-
-class FaultClass(StrEnum):
-    """Classes of faults that are measured. The comment says how it shows."""
-
-    NONE = "none"
-    SLOW_GPU = "slow GPU"  # 60 to 90 % of its NVLink bandwidth
-    NVLINK_LANE_DOWN = "NVLink lane down"  # 17 of 18 links; the link's counters tell, where they can be read
-    DEAD_LINK = "dead link"  # a GPU's or an HCA's traffic never arrives: tests hang
-    HALF_RATE_RAIL = "half-rate rail"  # a cable trained at half its rate
-    LEAF_PORT_ERRORS = "leaf port errors"  # retransmissions: 93 to 100 % of the bandwidth, counters move
-    SLOW_SWITCH_ASIC = "slow switch ASIC"  # 60 to 85 % for everybody, counters of the ASIC move
-    SLOW_LEAF = "slow leaf"  # 50 to 80 % for the rail's nodes
-    HOT_TRAY = "hot tray"  # 80 to 90 % for all GPUs of a node
-    BAD_NODE = "bad node"  # 30 to 80 % for everything a node does
-    HANG = "hang"  # a GPU's tests do not end
-    DATA_CORRUPTION = "data corruption"  # a GPU returns wrong data in large messages
-    TWO_FAULTS = "two faults"  # of the above, in two places
+PLATEAU_BYTES = 8 << 30  # message size of tests that measure bandwidth
 
 
 @dataclass(frozen=True, slots=True)
 class PartFault:
-    """A part's fault. `level`: bandwidth that is left. The rest are chances a test."""
+    """A part's fault.
+
+    level         bandwidth that is left; of a fault that comes and goes, the least that is left while it shows
+    hang, corrupt, counts   chances a test, while it shows
+    shows         chance that a test meets the fault at all
+    from_bytes    smaller messages never meet it
+    """
 
     part: Part
     level: float = 1.0
     hang: float = 0.0
     corrupt: float = 0.0
     counts: float = 0.0
+    shows: float = 1.0
+    from_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Detour:
+    """A configuration of a node: NCCL takes another way than the plane's (NET for NVLink, sockets for RDMA).
+
+    A communicator with such a node in it takes that way as a whole. `share`: of the bandwidth that was meant.
+    """
+
+    plane: Plane
+    node: str
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Everything that is wrong in a rack. `exchanged`: endpoints whose rail cables are in each other's leaf port."""
+
+    faults: tuple[PartFault, ...] = ()
+    exchanged: tuple[tuple[int, int], ...] = ()
+    detours: tuple[Detour, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,42 +81,76 @@ class Noise:
 
 @dataclass(slots=True)
 class FaultyFabric:
-    """A fabric with faults; `run` says what a round's tests would say."""
+    """A fabric with trouble in it; `run` says what a round's tests would say.
+
+    wired   the fabric as its cables are: traffic takes this one's paths
+    """
 
     fabric: Fabric
-    faults: tuple[PartFault, ...]
+    trouble: Trouble
     rng: random.Random
     noise: Noise = field(default_factory=Noise)
+    wired: Fabric = field(init=False)
     at: dict[int, list[PartFault]] = field(init=False)
     own: list[float] = field(init=False)
+    detours: dict[Plane, dict[int, float]] = field(init=False)
 
     def __post_init__(self) -> None:
-        homes = {f.part: f for f in self.faults}
+        homes = {f.part: f for f in self.trouble.faults}
         self.at = {}
         for s, segment in enumerate(self.fabric.segments):
             for part in homes.keys() & set(segment.parts) if homes else ():
                 self.at.setdefault(s, []).append(homes[part])
         self.own = [1.0 - abs(self.rng.gauss(0.0, self.noise.parts)) for _ in self.fabric.segments]
+        leaf = list(self.fabric.leaf)
+        for one, other in self.trouble.exchanged:
+            leaf[one], leaf[other] = leaf[other], leaf[one]
+        self.wired = replace(self.fabric, leaf=tuple(leaf))
+        self.detours = {plane: {} for plane in Plane}
+        at = {s.name: n for n, s in enumerate(self.fabric.segments)} if self.trouble.detours else {}
+        for detour in self.trouble.detours:
+            self.detours[detour.plane][at[detour.node]] = detour.share
 
-    def run(self, tests: Iterable[Test]) -> tuple[Observation, ...]:
-        """Observations of the tests, in their order."""
-        return tuple(self._observe(test) for test in tests)
+    def run(self, tests: Iterable[Test], message_bytes: int = PLATEAU_BYTES) -> tuple[Observation, ...]:
+        """Observations of the tests, in their order. Their messages are of that size at most."""
+        return tuple(self._observe(test, message_bytes) for test in tests)
 
-    def _observe(self, test: Test) -> Observation:
-        path = self.fabric.path(test)
-        slowing = [f for s in path.full for f in self.at.get(s, ())]
-        faults = [*slowing, *(f for s in path.fatal for f in self.at.get(s, ()))]
+    def _observe(self, test: Test, message_bytes: int) -> Observation:
+        shares = [self.detours[test.plane].get(self.fabric.node[e], 1.0) for e in test.members]
         read = self.rng.random() >= self.noise.unreadable
+        if min(shares) < 1.0:
+            return Observation(test, Outcome.OFF_PATH, self._noisy(min(shares)), (), read)
+        path = self.wired.path(test)
+        slowing = self._met(path.full, message_bytes)
+        # A GPU that hangs does so on its rail as well; a dead NVLink of it is not on that way.
+        faults = [*slowing, *(f for f in self._met(path.fatal, message_bytes) if f.part.kind is PartKind.GPU)]
         counters = self._counters(path.full, slowing) if read else ()
-        if self.rng.random() < self.noise.stray_hang or any(self.rng.random() < f.hang for f in faults):
+        if not self._connected(test, path) or self._hangs(faults):
             return Observation(test, Outcome.HANG, None, counters, read)
         if any(self.rng.random() < f.corrupt for f in faults):
             return Observation(test, Outcome.DATA_ERROR, None, counters, read)
-        ratio = min([self.own[s] for s in path.full] + [f.level for f in slowing])
-        ratio *= 1.0 + self.rng.gauss(0.0, self.noise.spread)
+        levels = [self.rng.uniform(f.level, 1.0) if f.shows < 1.0 else f.level for f in slowing]
+        ratio = self._noisy(min([self.own[s] for s in path.full] + levels))
         if self.rng.random() < self.noise.disturbed:
             ratio *= self.rng.uniform(0.6, 0.97)
         return Observation(test, Outcome.COMPLETED, ratio, counters, read)
+
+    def _met(self, segments: Sequence[int], message_bytes: int) -> list[PartFault]:
+        """Faults on these segments that the test meets."""
+        found = [f for s in segments for f in self.at.get(s, ()) if message_bytes >= f.from_bytes]
+        return [f for f in found if f.shows >= 1.0 or self.rng.random() < f.shows]
+
+    def _connected(self, test: Test, path: Path) -> bool:
+        """Whether the members reach each other: leaves do so over spines alone."""
+        if test.plane is Plane.NVLINK or self.wired.spine in path.full:
+            return True
+        return len({self.wired.leaf[e] for e in test.members}) == 1
+
+    def _hangs(self, faults: Sequence[PartFault]) -> bool:
+        return self.rng.random() < self.noise.stray_hang or any(self.rng.random() < f.hang for f in faults)
+
+    def _noisy(self, ratio: float) -> float:
+        return ratio * (1.0 + self.rng.gauss(0.0, self.noise.spread))
 
     def _counters(self, segments: Sequence[int], faults: Sequence[PartFault]) -> tuple[Counter, ...]:
         found = [Counter(f.part, self.rng.randrange(1, 1000)) for f in faults if self.rng.random() < f.counts]
@@ -110,73 +158,3 @@ class FaultyFabric:
             parts = self.fabric.segments[self.rng.choice(segments)].parts
             found.append(Counter(self.rng.choice(parts), 1))
         return tuple(found)
-
-
-def draw(kind: FaultClass, fabric: Fabric, rng: random.Random) -> tuple[PartFault, ...] | None:
-    """Faults of that class somewhere in the fabric; None where the fabric has no such part."""
-    if kind is FaultClass.NONE:
-        return ()
-    if kind is FaultClass.TWO_FAULTS:
-        return _two(fabric, rng)
-    wanted = _WHERE[kind]
-    found = [s for s in fabric.segments if s.kind in wanted and s.parts]
-    kinds = sorted({s.kind for s in found})
-    if not kinds:
-        return None
-    chosen = rng.choice(kinds)
-    segment = rng.choice([s for s in found if s.kind is chosen])
-    return (_fault(kind, segment.parts, rng),)
-
-
-_WHERE: dict[FaultClass, tuple[SegmentKind, ...]] = {
-    FaultClass.SLOW_GPU: (SegmentKind.GPU,),
-    FaultClass.NVLINK_LANE_DOWN: (SegmentKind.GPU,),
-    FaultClass.DEAD_LINK: (SegmentKind.GPU, SegmentKind.ATTACHMENT),
-    FaultClass.HALF_RATE_RAIL: (SegmentKind.ATTACHMENT,),
-    FaultClass.LEAF_PORT_ERRORS: (SegmentKind.ATTACHMENT,),
-    FaultClass.SLOW_SWITCH_ASIC: (SegmentKind.SWITCH,),
-    FaultClass.SLOW_LEAF: (SegmentKind.LEAF,),
-    FaultClass.HOT_TRAY: (SegmentKind.NODE,),
-    FaultClass.BAD_NODE: (SegmentKind.NODE,),
-    FaultClass.HANG: (SegmentKind.GPU,),
-    FaultClass.DATA_CORRUPTION: (SegmentKind.GPU,),
-}
-
-
-def _fault(kind: FaultClass, parts: Sequence[Part], rng: random.Random) -> PartFault:
-    of = {p.kind: p for p in reversed(parts)}
-    some = rng.choice(parts)
-    if kind is FaultClass.NVLINK_LANE_DOWN:
-        links = [p for p in parts if p.kind is PartKind.NVLINK]
-        return PartFault(rng.choice(links), 17 / 18, counts=0.95)
-    if kind is FaultClass.DEAD_LINK:
-        return PartFault(of.get(PartKind.CABLE, some), hang=0.95, counts=0.5)
-    if kind is FaultClass.HALF_RATE_RAIL:
-        return PartFault(of[PartKind.CABLE], rng.uniform(0.48, 0.52), counts=0.1)
-    if kind is FaultClass.LEAF_PORT_ERRORS:
-        return PartFault(of[PartKind.LEAF_PORT], rng.uniform(0.93, 1.0), counts=0.9)
-    if kind is FaultClass.SLOW_SWITCH_ASIC:
-        return PartFault(some, rng.uniform(0.6, 0.85), counts=0.7)
-    if kind is FaultClass.HANG:
-        return PartFault(parts[0], hang=0.9)
-    if kind is FaultClass.DATA_CORRUPTION:
-        return PartFault(parts[0], corrupt=0.85)
-    low, high = _LEVELS[kind]
-    return PartFault(parts[0], rng.uniform(low, high))
-
-
-_LEVELS: dict[FaultClass, tuple[float, float]] = {
-    FaultClass.SLOW_GPU: (0.6, 0.9),
-    FaultClass.SLOW_LEAF: (0.5, 0.8),
-    FaultClass.HOT_TRAY: (0.8, 0.9),
-    FaultClass.BAD_NODE: (0.3, 0.8),
-}
-
-
-def _two(fabric: Fabric, rng: random.Random) -> tuple[PartFault, ...]:
-    single = [k for k in _WHERE if k not in (FaultClass.SLOW_SWITCH_ASIC, FaultClass.SLOW_LEAF)]
-    faults: dict[Part, PartFault] = {}
-    while len(faults) < 2:
-        for fault in draw(rng.choice(single), fabric, rng) or ():
-            faults[fault.part] = fault
-    return tuple(faults.values())

@@ -19,15 +19,17 @@ from toolkit.judge.locate.observation import (
     LEVELS,
     MODES,
     Observation,
+    Outcome,
     is_low,
     log_likelihood,
 )
 from toolkit.judge.locate.parts import PRIOR, SegmentKind
+from toolkit.judge.locate.ways import Ways
 
 Likelihood = tuple[float, ...]
 
 # How a bad segment is bad, our judgement: half are slow, evenly over the levels.
-_MODE_SHARE = (0.0, 0.2, *[0.5 / len(LEVELS)] * len(LEVELS), 0.1, 0.2)
+_MODE_SHARE = (0.0, 0.15, 0.05, *[0.5 / len(LEVELS)] * len(LEVELS), 0.1, 0.2)
 _LOG_SHARE = tuple(math.log(share) if share else -math.inf for share in _MODE_SHARE)
 _LOG_PRIOR = {kind: math.log(prior) for kind, prior in PRIOR.items()}
 # Counts in more tests than this say no more: one cause may make a good part count in every test.
@@ -96,6 +98,7 @@ class Evidence:
     met          with whom an endpoint was in a small test, itself included
     mildest      mildest mode that is worth a test, by segment
     blocks       segments that tests of a block may slow down on, by block
+    ways         who was seen on the way that was meant
     """
 
     fabric: Fabric
@@ -109,6 +112,7 @@ class Evidence:
     wanting: list[int] = field(default_factory=list)
     readings: dict[Plane, dict[int, int]] = field(default_factory=lambda: {p: defaultdict(int) for p in Plane})
     met: dict[int, set[int]] = field(default_factory=lambda: defaultdict(set))
+    ways: Ways = field(default_factory=Ways)
     ratios: list[list[float]] = field(init=False)
     mildest: list[int] = field(init=False)
     standing: Standing = field(init=False)
@@ -133,7 +137,8 @@ class Evidence:
         """Takes in more observations."""
         touched: set[int] = set()
         for observation in observations:
-            path = self.path(observation.test)
+            path = Path((), ()) if observation.outcome is Outcome.OFF_PATH else self.path(observation.test)
+            self.ways.take(observation)
             self._append(observation, path)
             touched.update(path.full, path.fatal)
         for segment in touched:
@@ -163,7 +168,8 @@ class Evidence:
             self.fatal.setdefault(s, []).append(t)
             ratios[s][CORRUPT] += gains[CORRUPT]
             ratios[s][HANG] += gains[HANG]
-        self._count(t, observation, path)
+        if observation.outcome is not Outcome.OFF_PATH:
+            self._count(t, observation, path)
 
     def _count(self, t: int, observation: Observation, path: Path) -> None:
         """Counters that moved, and who was tested with whom."""

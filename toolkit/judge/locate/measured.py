@@ -26,6 +26,8 @@ _ROUNDING = 1.005  # published ceilings are written without decimals
 class Measured:
     """A test that ran. Errors of ours are not among these: they are run again.
 
+    outcome      OFF_PATH where NCCL's own words or the byte counters do not prove the plane's way; its rate then counts
+                 for nothing, neither here nor among its peers
     gb_per_s   lowest busbw of the rows that are judged; None unless it completed
     """
 

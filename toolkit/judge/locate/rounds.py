@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from toolkit.judge.locate.evidence import SMALL_TEST
 from toolkit.judge.locate.fabric import Block, Plane, Test
-from toolkit.judge.locate.observation import CORRUPT, ERRORS, FIRST_LEVEL, LEVELS, SPREAD
+from toolkit.judge.locate.observation import CORRUPT, ERRORS, FIRST_LEVEL, INTERMITTENT, LEVELS, SPREAD
 from toolkit.judge.locate.parts import SegmentKind
 from toolkit.judge.locate.posterior import Belief
 from toolkit.judge.locate.suspects import convicted
@@ -40,26 +40,48 @@ def next_round(belief: Belief) -> Round:
     """What to run next."""
     proven = {s for s in belief.probability if convicted(belief, s)}
     usable = _usable(belief, proven)
+    strays = tuple(belief.evidence.ways.tests(belief.evidence.fabric, usable))
+    held = {e for t in strays for e in t.members}
+    usable = {plane: ends - held for plane, ends in usable.items()}
     suspects = _suspects(belief, proven)
-    wanted = _endpoints_of(belief, suspects, usable)
-    best: tuple[float, list[Test]] = (0.0, [])
-    for size in _GROUPINGS:
-        tests = list(_group(belief, wanted, usable, size))
-        value = _gain(belief, suspects, tests)
-        if value - _TEST_COST * len(tests) > best[0] - _TEST_COST * len(best[1]):
-            best = (value, tests)
-    gain, focus = best
+    readable = _readable(belief, proven, usable, held)
+    wanted = _endpoints_of(belief, suspects, readable)
+    gain, focus = _focus(belief, suspects, wanted, (usable, readable))
     busy = {e for t in focus for e in t.members}
     if focus:
         busy |= {e for _, e in wanted}  # a suspect left over would only spoil a screen
-    screens = list(_screens(belief, usable, busy))
-    reason = f"{len(suspects)} suspects, {len(belief.open)} segments not ruled out" if focus or screens else "settled"
-    return Round((*focus, *screens), gain, reason)
+    tests = (*strays, *focus, *_screens(belief, usable, busy | held))
+    reason = f"{len(suspects)} suspects, {len(belief.open)} segments not ruled out" if tests else "settled"
+    if strays:
+        reason += f", {len(strays)} tests to tell whose configuration takes them another way"
+    return Round(tests, gain, reason)
+
+
+def _focus(
+    belief: Belief,
+    suspects: dict[int, float],
+    wanted: Sequence[tuple[Plane, int]],
+    partners: tuple[dict[Plane, frozenset[int]], dict[Plane, frozenset[int]]],
+) -> tuple[float, list[Test]]:
+    """Tests of the suspects in the grouping that tells most, and the bits it is expected to tell.
+
+    `partners`: usable ones, and those for a block that has none of these.
+    """
+    best: tuple[float, list[Test]] = (0.0, [])
+    for size in _GROUPINGS:
+        tests = list(_group(belief, wanted, partners, size))
+        value = _gain(belief, suspects, tests)
+        if value - _TEST_COST * len(tests) > best[0] - _TEST_COST * len(best[1]):
+            best = (value, tests)
+    return best
 
 
 def _usable(belief: Belief, proven: set[int]) -> dict[Plane, frozenset[int]]:
-    """Endpoints whose tests no known fault spoils. A GPU that hangs or corrupts spoils those on its rail too."""
-    fabric = belief.evidence.fabric
+    """Endpoints whose tests no known fault or configuration spoils.
+
+    A GPU that hangs or corrupts spoils those on its rail too.
+    """
+    fabric, ways = belief.evidence.fabric, belief.evidence.ways
     fatal = {s for s in proven if belief.mode[s] >= CORRUPT}
     usable = {}
     for plane in Plane:
@@ -67,8 +89,26 @@ def _usable(belief: Belief, proven: set[int]) -> dict[Plane, frozenset[int]]:
         if proven:
             spoilt = {e for column in fabric.columns(plane) for e in members if column[e] in proven}
             members -= spoilt | {e for e in members if fabric.gpu[e] in fatal}
-        usable[plane] = frozenset(members)
+        usable[plane] = frozenset(members - ways.unmeasured(plane))
     return usable
+
+
+def _readable(
+    belief: Belief, proven: set[int], usable: dict[Plane, frozenset[int]], held: set[int]
+) -> dict[Plane, frozenset[int]]:
+    """Endpoints where a suspect can be read: a node or a leaf that is only slow hides no worse, and no counter."""
+    fabric, ways = belief.evidence.fabric, belief.evidence.ways
+    slow = {s for s in proven if belief.mode[s] < CORRUPT}
+    readable = {}
+    for plane, ends in usable.items():
+        own, *shared = fabric.columns(plane)
+        hidden = {
+            e
+            for e in {e for b in fabric.blocks if b.plane is plane for e in b.members} - ends - held
+            if own[e] not in proven and not any(c[e] in proven - slow for c in (*shared, fabric.gpu))
+        }
+        readable[plane] = ends | (hidden - ways.unmeasured(plane))
+    return readable
 
 
 def _suspects(belief: Belief, proven: set[int]) -> dict[int, float]:
@@ -110,7 +150,10 @@ def _endpoints_of(
 
 
 def _group(
-    belief: Belief, wanted: Sequence[tuple[Plane, int]], usable: dict[Plane, frozenset[int]], size: int
+    belief: Belief,
+    wanted: Sequence[tuple[Plane, int]],
+    partners: tuple[dict[Plane, frozenset[int]], dict[Plane, frozenset[int]]],
+    size: int,
 ) -> Iterator[Test]:
     """Tests of `size` wanted endpoints and a partner that is ruled out; without such, of two wanted ones."""
     fabric, met = belief.evidence.fabric, belief.evidence.met
@@ -120,7 +163,9 @@ def _group(
         if asked[block.plane].isdisjoint(block.members):
             continue
         here = [e for e in block.members if e in asked[block.plane]]
-        free = [e for e in block.members if e in usable[block.plane] and e not in taken]
+        usable, readable = (p[block.plane] for p in partners)
+        source = readable if usable.isdisjoint(block.members) else usable
+        free = [e for e in block.members if e in source and e not in taken]
         free.sort(key=lambda e: _doubt(belief, block.plane, e))
         yield from _fill(block.plane, here, free, met, size)
 
@@ -173,6 +218,8 @@ def _power(mode: int) -> float:
     """Chance that one reading shows the mode."""
     if mode == ERRORS:
         return 0.7
+    if mode == INTERMITTENT:
+        return 0.4
     if FIRST_LEVEL <= mode < FIRST_LEVEL + len(LEVELS):
         distance = (1.0 - LEVELS[mode - FIRST_LEVEL]) / SPREAD
         return 0.5 * (1.0 + math.erf((distance - 2.0) / math.sqrt(2.0)))
@@ -195,23 +242,21 @@ def _screens(belief: Belief, usable: dict[Plane, frozenset[int]], busy: set[int]
 
 def _screen(belief: Belief, block: Block, usable: frozenset[int], busy: set[int]) -> Iterator[Test]:
     """The block's next pattern, for groups in which something is open. Adds to `busy`."""
-    done = _patterns_done(belief, block)
-    for group in _pattern(block, done):
-        members = tuple(sorted(e for e in group if e in usable and e not in busy))
-        if len(members) < 2:
-            continue
-        test = Test(block.plane, members)
+    done = _patterns_done(belief, block, usable)
+    groups = [[e for e in group if e in usable and e not in busy] for group in _pattern(block, done)]
+    for group in _in_company(groups):
+        test = Test(block.plane, tuple(sorted(group)))
         crossed = belief.evidence.path(test).full
         if any(s in belief.open and _worth_reading(belief, s) for s in crossed):
-            busy.update(members)
+            busy.update(group)
             yield test
 
 
-def _patterns_done(belief: Belief, block: Block) -> int:
-    """How often the block was screened: readings of its least read member."""
+def _patterns_done(belief: Belief, block: Block, usable: frozenset[int]) -> int:
+    """How often the block was screened: readings of its least read member that can be read at all."""
     evidence, fabric = belief.evidence, belief.evidence.fabric
     column = fabric.columns(block.plane)[0]
-    return min((len(evidence.full.get(column[e], ())) for e in block.members), default=0)
+    return min((len(evidence.full.get(column[e], ())) for e in block.members if e in usable), default=0)
 
 
 def _pattern(block: Block, number: int) -> Iterable[Sequence[int]]:
@@ -224,8 +269,14 @@ def _pattern(block: Block, number: int) -> Iterable[Sequence[int]]:
     for r, row in enumerate(rows):
         for c, e in enumerate(row):
             groups[(c + (number - 1) * r) % width].append(e)
-    whole = [g for g in groups if len(g) > 1]
-    lonely = [e for g in groups if len(g) == 1 for e in g]
+    return _in_company(groups)
+
+
+def _in_company(groups: Iterable[list[int]]) -> list[list[int]]:
+    """Groups of two and more: whoever is alone joins the last of them, or others that are."""
+    found = list(groups)
+    whole = [g for g in found if len(g) > 1]
+    lonely = [e for g in found if len(g) == 1 for e in g]
     if lonely and whole:
         whole[-1].extend(lonely)
     elif len(lonely) > 1:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from toolkit.judge.locate.evidence import Evidence
+from toolkit.judge.locate.exchange import Exchange, exchanges
 from toolkit.judge.locate.fabric import Fabric
 from toolkit.judge.locate.observation import (
     CORRUPT,
@@ -15,12 +16,14 @@ from toolkit.judge.locate.observation import (
     ERRORS,
     FIRST_LEVEL,
     HANG,
+    INTERMITTENT,
     LEVELS,
     Observation,
     Outcome,
 )
 from toolkit.judge.locate.parts import PART_WEIGHT, Part, PartKind, Segment, SegmentKind
 from toolkit.judge.locate.posterior import Belief, believe
+from toolkit.judge.locate.ways import Unmeasured
 
 CONVICTED = 0.99
 SUSPECTED = 0.05
@@ -64,10 +67,18 @@ class Suspect:
 
 @dataclass(frozen=True, slots=True)
 class Localisation:
-    """The suspects, likeliest first, and what no test has ruled out."""
+    """The suspects, likeliest first, and what no test has ruled out.
+
+    open         a fault that comes and goes is not meant by it: one that showed in none of these tests is ruled out
+                 by no number of rounds, only by time under load with counters watched
+    exchanges    convicted rails that one mistake in cabling would explain together: looked at before a part is pulled
+    unmeasured   nodes whose tests took another way than was meant; nothing of it speaks against a part
+    """
 
     suspects: tuple[Suspect, ...]
     open: tuple[Segment, ...]
+    exchanges: tuple[Exchange, ...] = ()
+    unmeasured: tuple[Unmeasured, ...] = ()
 
     @property
     def convicted(self) -> tuple[Suspect, ...]:
@@ -89,8 +100,10 @@ def in_words(belief: Belief) -> Localisation:
     """The belief for people."""
     ranked = sorted(belief.probability.items(), key=lambda pair: (-pair[1], pair[0]))
     suspects = tuple(_suspect(belief, s, p) for s, p in ranked if p >= SUSPECTED)
-    segments = belief.evidence.fabric.segments
-    return Localisation(suspects, tuple(segments[s] for s in sorted(belief.open)))
+    evidence, segments = belief.evidence, belief.evidence.fabric.segments
+    crossed = exchanges(evidence, [s for s, _ in ranked if convicted(belief, s) and belief.mode[s] == HANG])
+    still = tuple(segments[s] for s in sorted(belief.open))
+    return Localisation(suspects, still, crossed, tuple(evidence.ways.report(evidence.fabric)))
 
 
 def _suspect(belief: Belief, index: int, probability: float) -> Suspect:
@@ -117,6 +130,8 @@ def _shows(mode: int) -> str:
         return "hangs"
     if mode == CORRUPT:
         return "corrupts data"
+    if mode == INTERMITTENT:
+        return "comes and goes"
     return "counts errors" if mode == ERRORS else f"about {LEVELS[mode - FIRST_LEVEL]:.0%} of its bandwidth"
 
 
@@ -130,8 +145,8 @@ def _parts(evidence: Evidence, index: int, mode: int) -> list[tuple[Part, float]
     weights = {}
     for part in evidence.fabric.segments[index].parts:
         weight = PART_WEIGHT[part.kind]
-        if part.kind is PartKind.NVLINK and mode == _ONE_LANE_DOWN:
-            weight *= 10.0  # one of 18 links down is the one thing that leaves 17/18
+        if part.kind is PartKind.NVLINK and mode in (_ONE_LANE_DOWN, INTERMITTENT):
+            weight *= 10.0  # one of 18 links down is the one thing that leaves 17/18; what comes and goes is a link
         elif part.kind is PartKind.NVLINK and mode not in (ERRORS, _ONE_LANE_DOWN):
             weight /= 10.0
         weights[part] = weight * (COUNTER_SHOWS / COUNTER_STRAY) ** min(hits.get(part, 0), 1)

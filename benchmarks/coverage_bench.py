@@ -138,7 +138,7 @@ class Bench:
 
     def clean(self, run: int) -> Seen:
         """Our sweeps on a healthy GPU of a size that is drawn, with a seed of its own."""
-        chance = random.Random(f"{self._seed}/clean/{run}")  # noqa: S311 - a simulation
+        chance = random.Random(f"{self._seed}/clean/{run}")
         self.break_by({}, memory=chance.randint(34, 44) << 15, sms=chance.randint(1, 40))
         return _hbm_seen(self.hbm(f"{self._seed}/clean/{run}"))
 

@@ -143,7 +143,7 @@ def sweep_rate(pci: str, seconds: float) -> float | None:
 
 def detection(pci: str, seed: int) -> dict[str, int]:
     """Single bits that the host turns between two steps: how many, how many of them were found, how many others."""
-    draw = random.Random(seed)  # noqa: S311 - test data
+    draw = random.Random(seed)
     injected = found = others = 0
     patterns = [Pattern(kind, 7 if kind is Kind.CHECKERBOARD else 0) for kind in Kind]
     with opened(pci) as gpu:

@@ -140,7 +140,7 @@ def _inject(bench: Bench, options: argparse.Namespace) -> list[Row]:
         if options.only and options.only not in of.name:
             continue
         row = Row(of.name, of.what)
-        chance = random.Random(f"{options.seed}/{of.name}")  # noqa: S311 - a simulation
+        chance = random.Random(f"{options.seed}/{of.name}")
         room = MEMORY_BYTES // VECTOR_BYTES if of.where is Where.MEMORY else 1 if of.every_sm else SMS
         for number in range(options.instances):
             _tell(f"{of.name} {number + 1}/{options.instances}")

@@ -138,7 +138,7 @@ def _load(given: str | None) -> tuple[str, ctypes.CDLL]:
 
 def _filled(cuda: Cuda, kind: Kind, elements: int, seed: int) -> int:
     """Device memory of random small integers: a tile is made here, the GPU copies it on."""
-    draw = random.Random(seed)  # noqa: S311 - test data, not a secret
+    draw = random.Random(seed)
     size = elements * kind.operand_bytes
     tile = kind.encode([draw.randint(-15, 15) for _ in range(min(_TILE_BYTES, size) // kind.operand_bytes)])
     address = cuda.allocate(size)

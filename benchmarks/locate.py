@@ -1,12 +1,14 @@
 """How well, how fast and in how many rounds a bad part is located: racks with drawn faults, in memory, repeatable.
 
     .venv/bin/python benchmarks/locate.py [--json] [--seed 2] [--place NAME] [--fault CLASS] [--trials N] [--clean N]
+                                          [--soak 8]
 
 Places: one NVL72 domain, six nodes whose rails do not reach each other, one DGX H100 scalable unit (all three of the
 inventory); 232 and 1,024 DGX H100 nodes (made here: rails over leaves and spines). Baselines in the same run, on
 faults of the same classes: all pairs in sequence, circle-method pairs in parallel, bisection. They look at bandwidth,
 hangs and data alone.
 
+soak        readings that every link gets at least: what comes and goes shows in some of them (0: none asked for)
 recall      of the faults: their segment is convicted (a segment: parts that bandwidth cannot tell apart); cables
             exchanged: both are, and it is said that an exchange would explain them; a wrong transport: the nodes that
             have it are called not measured, and no others. Bounds here and of alarms: Wilson's, one-sided, 95 %
@@ -45,10 +47,10 @@ SEQUENCE, CIRCLE, BISECTION = "all pairs in sequence", "circle-method pairs", "b
 
 def drawn_from(seed: int | str) -> random.Random:
     """Repeatable chance."""
-    return random.Random(seed)  # noqa: S311 - a simulation, not a secret
+    return random.Random(seed)
 
 
-def ours(fabric: Fabric, trouble: Trouble, rng: random.Random, tally: Tally) -> None:
+def ours(fabric: Fabric, trouble: Trouble, rng: random.Random, tally: Tally, soak: int) -> None:
     """One rack, located by us."""
     world = FaultyFabric(fabric, trouble, rng)
     truth = Truth.of(fabric, trouble)
@@ -60,7 +62,7 @@ def ours(fabric: Fabric, trouble: Trouble, rng: random.Random, tally: Tally) -> 
         start = time.process_time()
         evidence.add(seen)
         belief = weigh(evidence)
-        following = next_round(belief)
+        following = next_round(belief, soak)
         longest_s = max(longest_s, time.process_time() - start)
         since = (rounds if since is None else since) if _all_named(belief, truth) else None
         if not following.tests or rounds == MOST_ROUNDS:
@@ -104,6 +106,7 @@ class Plan:
     trials: int | None
     clean: int | None
     classes: tuple[FaultClass, ...]
+    soak: int
 
     def count(self, kind: FaultClass, place: Place) -> int:
         """Racks of that class."""
@@ -126,7 +129,9 @@ def measure(name: str, place: Place, plan: Plan) -> dict[str, object]:
     for kind in kinds:
         rng = drawn_from(f"{plan.seed} {name} {kind}")
         for _ in range(plan.count(kind, place)):
-            ours(fabric, draw(kind, fabric, rng) or Trouble(), drawn_from(rng.randrange(2**40)), tallies[kind])
+            ours(
+                fabric, draw(kind, fabric, rng) or Trouble(), drawn_from(rng.randrange(2**40)), tallies[kind], plan.soak
+            )
         for _ in range(place.every):
             trouble = draw(kind, fabric, rng) or Trouble()
             pairs(fabric, trouble, rng, baselines[CIRCLE][kind], baselines[SEQUENCE][kind])
@@ -209,9 +214,12 @@ def main() -> int:
     options.add_argument("--place", choices=tuple(places()), action="append")
     options.add_argument("--fault", choices=tuple(k.value for k in FaultClass), action="append")
     options.add_argument("--trials", type=int, help="of each fault class")
+    options.add_argument("--soak", type=int, default=8, help="readings of every link at least (8)")
     options.add_argument("--clean", type=int, help="racks with nothing wrong")
     asked = options.parse_args()
-    plan = Plan(asked.seed, asked.trials, asked.clean, tuple(FaultClass(f) for f in asked.fault or FaultClass))
+    plan = Plan(
+        asked.seed, asked.trials, asked.clean, tuple(FaultClass(f) for f in asked.fault or FaultClass), asked.soak
+    )
     results: dict[str, dict[str, object]] = {}
     for name, place in places().items():
         if asked.place and name not in asked.place:

@@ -7,7 +7,7 @@ pair (2 of 8), a node (8). Noise (class Healthy) is stated with its sources. One
 
 blame      a part is named as worse. recall: of racks with a slow part, those in which it is blamed.
 alarms     of 1,000 clean racks, those in which anybody is blamed. Bounds: Wilson, one-sided, 95 %.
-readings   fresh readings of suspects, and of six controls beside each, a rack
+readings   fresh readings of suspects, and of six controls beside each, a rack; of the gate, runs of whole nodes
 
 Baselines, in the same run on the same first readings: 3 % under the median at once; 3 % under the median twice;
 3 standard deviations under the mean at once (z-score).
@@ -23,9 +23,11 @@ import statistics
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
-from toolkit.judge.evidence import Subject
+from toolkit.judge.evidence import Measurement, Subject
 from toolkit.judge.peers import Comparison, Position, Reading, Rule, compare
+from toolkit.judge.relative import question, trials
 from toolkit.judge.sequential import Decision, Design, decide
 from toolkit.rack.gate import Scope
 
@@ -35,6 +37,7 @@ CONTROLS = 6  # beside a suspect; others each round, of twice as many
 FIXED = 0.03
 SIGMAS = 3.0
 RATE_GB_PER_S = 430.0
+METRIC, LIMIT = "hbm_sweep_gb_per_s_median", 0.04  # as in inventory/profiles/dgx-h100.yml
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +135,33 @@ def settle(
             return progress.decision, progress.readings
 
 
+def gate(rack: Rack, first: Sequence[Reading]) -> Blamed:
+    """The same as profiles ask it: positions by slot alone, no inlet air, and what a node shares taken off."""
+    subjects = [r.subject for r in first]
+    asked = question(METRIC, LIMIT, subjects, [told(r) for r in first])
+    blamed: set[Subject] = set()
+    fresh = unsettled = 0
+    for trial in trials(asked, {s.node for s in subjects}):
+        shifts: list[float] = []
+        while (at_last := trial.progress(shifts)).decision is Decision.AGAIN:
+            beside = trial.beside(len(shifts))
+            nodes = {s.node for s in (trial.suspect.subject, *beside)}
+            values = {s: rack.read(at(s)).value for s in subjects if s.node in nodes}
+            shift = trial.shift(values, beside)
+            assert shift is not None
+            shifts.append(shift)
+            fresh += len(nodes)
+        unsettled += at_last.decision is Decision.UNSETTLED
+        if at_last.decision is Decision.WORSE:
+            blamed.add(trial.suspect.subject)
+    return blamed, fresh, unsettled
+
+
+def told(reading: Reading) -> Measurement:
+    """A reading as the burn-in records it."""
+    return Measurement(METRIC, "GB/s", reading.value, reading.subject, datetime.now(UTC), "run", "origin")
+
+
 def at(subject: Subject) -> tuple[int, int]:
     """Where a subject sits."""
     return int(subject.node.removeprefix("node")), subject.gpu
@@ -164,6 +194,7 @@ def z_score(_: Rack, first: Sequence[Reading]) -> Blamed:
 
 METHODS: dict[str, Method] = {
     "peers + sequential": ours,
+    f"gate of {LIMIT:.0%}": gate,
     "peers, at once": ours_at_once,
     "3 % under median": fixed,
     "3 % under median, twice": fixed_twice,
@@ -204,12 +235,12 @@ def bound(part: int, whole: int, side: int) -> float:
 def measure(place: str, seed: int, clean: int, faulty: int) -> dict[str, dict[str, object]]:
     """All methods in a place, on the same first readings."""
     nodes, slots = PLACES[place]
-    rng = random.Random(f"{seed} {place}")  # noqa: S311 - a simulation, not a secret
+    rng = random.Random(f"{seed} {place}")
     tallies = {name: {effect: Tally() for effect in (0.0, *EFFECTS)} for name in METHODS}
     for effect in (0.0, *EFFECTS):
         for _ in range(faulty if effect else clean):
             slow = (rng.randrange(nodes), rng.randrange(slots)) if effect else None
-            rack = Rack(nodes, slots, random.Random(rng.random()), slow, effect)  # noqa: S311
+            rack = Rack(nodes, slots, random.Random(rng.random()), slow, effect)
             first = rack.read_all()
             subject = Subject(Scope.GPU, f"node{slow[0]}", gpu=slow[1]) if slow else None
             for name, method in METHODS.items():

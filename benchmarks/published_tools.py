@@ -178,7 +178,7 @@ def gpu_burn(cuda: Cuda, image: bytes, wait_s: float) -> Iterator[tuple[VirtualG
 
 def burn_result(elements: int) -> array.array[float]:
     """Elements of a product of 8192^3 of random numbers in 0..10: about 8192 * 25, so that FP32's steps are 1/64."""
-    draw = random.Random(10)  # noqa: S311 - gpu-burn's own seed
+    draw = random.Random(10)
     mean, deviation = _BURN_DEPTH * _BURN_MEAN, (_BURN_DEPTH * _BURN_VARIANCE) ** 0.5
     return array.array("f", (draw.gauss(mean, deviation) for _ in range(elements)))
 
@@ -188,12 +188,12 @@ def gpu_burn_products(cuda: Cuda, image: bytes, seed: str) -> Iterator[int]:
 
     Which SM computes which rows changes from product to product, drawn from `seed`, as it does on a GPU.
     """
-    kernels, draw = Kernels(cuda, {"published": image}), random.Random(10)  # noqa: S311 - gpu-burn's own seed
+    kernels, draw = Kernels(cuda, {"published": image}), random.Random(10)
     a, b = (
         array.array("f", (scale * draw.randrange(1_000_000) / 100_000 for _ in range(_ROWS * _DEPTH)))
         for scale in (_BURN_DEPTH // _DEPTH, 1)
     )
-    turns = random.Random(seed)  # noqa: S311 - a simulation
+    turns = random.Random(seed)
     sizes = c_uint32(_ROWS), c_uint32(_ROWS), c_uint32(_DEPTH)
     for _ in range(_BURN_ROUNDS):
         wrong, first = 0, None
@@ -211,7 +211,7 @@ def cuda_memtest(
 ) -> Iterator[tuple[VirtualGpu, str]]:
     """One pass of the default tests. `wait_s`: what one sweep takes; waited for in test 2 alone, which decides."""
     gpu = VirtualGpu(cuda, image)
-    number = random.Random(seed).getrandbits(31)  # noqa: S311 - what the second of the day makes of it
+    number = random.Random(seed).getrandbits(31)
     gpu.walk_addresses(gpu.vectors)
     for _ in range(iterations):
         gpu.walk_addresses(gpu.piece)

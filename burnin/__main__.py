@@ -1,4 +1,4 @@
-"""The command line on the node: `python3 burnin.pyz run|facts|version`.
+"""The command line on the node: `python3 burnin.pyz run|emit|facts|version`.
 
 exit 0   the suite came to its end, now or before; whether the hardware is good is not said here
 exit 2   the command line is wrong
@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 _VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
 _FURTHEST_S = 3600.0
+_DAY_S = 24 * 3600.0
+# One workload by itself, named here as well: importing the suites costs every other command its start-up time.
+_COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "alltoall", "sendrecv")
+_AGAIN = ("again_hbm", "again_gemm", "again_pcie", *(f"again_nccl_{name}" for name in _COLLECTIVES))
 
 
 class _Common(TypedDict):
@@ -47,12 +51,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="burnin", description="Measures one node's GPUs. Records; never judges.")
-    commands = parser.add_subparsers(required=True, metavar="run | facts | version")
+    commands = parser.add_subparsers(required=True, metavar="run | emit | facts | version")
 
     run = commands.add_parser("run", help="execute a suite, appending records to DIR/records.jsonl")
     run.set_defaults(do=_run)
     run.add_argument("--run", required=True, type=_run_id, metavar="ID", help="the run's name; once ended, never again")
-    run.add_argument("--suite", choices=("rehearsal", "quick", "standard", "long"), required=True)
+    run.add_argument("--suite", choices=("rehearsal", "quick", "standard", "long", *_AGAIN), required=True)
     run.add_argument("--out", required=True, type=Path, metavar="DIR")
     run.add_argument("--gpus", type=int, default=0, metavar="N", help="GPUs the node should have")
     run.add_argument("--deadline", type=float, metavar="S", help="seconds for the whole suite")
@@ -64,11 +68,26 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--gpu-stagger", type=_seconds, default=0.0, metavar="S", help="seconds between the starts of two GPUs"
     )
+    run.add_argument(
+        "--take-over", type=_seconds_of_a_day, default=0.0, metavar="S",
+        help="of an attempt that was cut, keep workloads that ended at most so long ago, in this boot",
+    )  # fmt: skip
+    run.add_argument(
+        "--only", type=lambda text: tuple(text.split(",")), default=(), metavar="NAME,...",
+        help="of the suite's workloads, these alone",
+    )  # fmt: skip
     run.add_argument("--unproven", action="store_true", help="also run kernels that no GPU has confirmed yet")
     run.add_argument(
         "--env", type=_variable, action="append", default=[], metavar="NAME=VALUE",
         help="put into the workloads' environment, which is otherwise clean; recorded",
     )  # fmt: skip
+
+    emit = commands.add_parser("emit", help="a run whose records and artifacts go to standard output, for a pod's log")
+    emit.set_defaults(do=_emit)
+    emit.add_argument("--run", required=True, type=_run_id, metavar="ID")
+    emit.add_argument("--out", required=True, type=Path, metavar="DIR")
+    emit.add_argument("--program", required=True, metavar="SHA256", help="of this program, as it was ordered")
+    emit.add_argument("arguments", nargs="*", help="after `--`: what `run` takes beside")
 
     commands.add_parser("facts", help="print identity and health of the GPUs as JSON").set_defaults(do=_facts)
     commands.add_parser("version", help="print the version").set_defaults(do=_version)
@@ -81,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     workload.add_argument("--out", required=True, type=Path)
     workload.add_argument("--prefix", default="")
     workload.add_argument("--settle", type=float, default=0.0)
+    workload.add_argument("--earlier")
     workload.add_argument("--gpu", type=int)
     workload.add_argument("--pci")
     workload.add_argument("--seconds", type=float, default=0.0)
@@ -116,6 +136,16 @@ def _seconds(text: str) -> float:
     return value
 
 
+def _seconds_of_a_day(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= _DAY_S:
+        raise argparse.ArgumentTypeError(f"a number of seconds between 0 and {_DAY_S:.0f} was expected")
+    return value
+
+
 def _begin(text: str) -> float:
     """A time since the epoch that is near: a clock that is wrong must not make the node wait for ever."""
     try:
@@ -135,6 +165,12 @@ def _run(options: argparse.Namespace) -> int:
     chosen = suites.BY_NAME[options.suite]
     if options.deadline is not None:
         chosen = replace(chosen, deadline_s=options.deadline)
+    if options.only:
+        known = {workload.name for workload in chosen.workloads}
+        strange = sorted(set(options.only) - known)
+        if strange:
+            return _fail(2, ValueError(f"suite {chosen.name} has no workload {', '.join(strange)}"))
+        chosen = replace(chosen, workloads=tuple(w for w in chosen.workloads if w.name in options.only))
     try:
         journal = Journal(options.out, options.run)
         if not journal.ended:
@@ -147,6 +183,7 @@ def _run(options: argparse.Namespace) -> int:
                 environment=dict(options.env),
                 timing=suite.Timing(options.begin_at, options.gpu_stagger),
                 unproven=options.unproven,
+                take_over_s=options.take_over,
             )
         journal.close()
     except BusyError as error:
@@ -159,6 +196,15 @@ def _run(options: argparse.Namespace) -> int:
 def _stop(number: int, frame: FrameType | None) -> None:
     """Turn the signal into an exception, so that everything started is stopped on the way out."""
     raise SystemExit(128 + number)
+
+
+def _emit(options: argparse.Namespace) -> int:
+    import os
+
+    from burnin import emit
+
+    carrier, node = (os.environ.get(name, "") for name in ("RACKPROOF_CARRIER", "RACKPROOF_NODE"))
+    return emit.run(emit.Carried(options.run, carrier, node, options.program), options.out, options.arguments)
 
 
 def _facts(options: argparse.Namespace) -> int:
@@ -185,7 +231,7 @@ def _workload(options: argparse.Namespace) -> int:
     if options.name == "nvml":
         from burnin import telemetry
 
-        return telemetry.watch(options.run, options.suite, options.out, options.prefix, options.settle)
+        return telemetry.watch(options.run, options.suite, options.out, options.prefix, options.settle, options.earlier)
     return _WORKLOADS[options.name](options)
 
 

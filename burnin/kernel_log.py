@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import os
 import re
+import stat
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 NAME = "kernel_log"
 _KEPT_BYTES = 1 << 20
@@ -23,6 +26,7 @@ _PLACED_XID = re.compile(
     rb"NVRM: Xid \((?:PCI:)?([0-9a-fA-F]{4,8}):([0-9a-fA-F]{2}):([0-9a-fA-F]{2})[^)]{0,32}\): (\d{1,9})(.*)"
 )
 # An SXid event is one line with its number and two more, Severity and Data, of the same event.
+_SEQUENCE = re.compile(rb"\d{1,3},(\d{1,18}),")  # /dev/kmsg: priority, sequence number
 _SXID = re.compile(rb"SXid \([^)]*\): \d+, (?!Severity|Data)")
 
 
@@ -44,21 +48,65 @@ class Xid:
 
 
 class KernelLog:
-    """/dev/kmsg from now on. Opening it is the mark; `unreadable` says why there is no log, if so."""
+    """/dev/kmsg from now on. Opening it is the mark; `unreadable` says why there is no log, if so.
 
-    def __init__(self, path: Path) -> None:
+    `mark` is where it began, to go on from in another process (`since`): the number of the last record before it, or
+    in a file (a virtual node's) the offset. Empty where there is no log.
+    """
+
+    def __init__(self, path: Path, since: Mapping[str, Any] | None = None) -> None:
         self.unreadable = ""
+        self.mark: Mapping[str, Any] = {}
         self._lines: list[bytes] = []
         self._kept = 0
         self._rest = b""
         self._xids = self._sxids = 0
         self._fresh: dict[Xid, None] = {}  # a set that keeps the order
         self._fd = -1
+        self._after = -1  # records of the kernel's up to this number are of before the mark
         try:
             self._fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            os.lseek(self._fd, 0, os.SEEK_END)
+            if stat.S_ISCHR(os.fstat(self._fd).st_mode):
+                self._begin_at_record(since)
+            else:
+                self._begin_at_offset(since)
         except OSError as error:
             self.unreadable = f"{path}: {error.strerror}"
+
+    def _begin_at_offset(self, since: Mapping[str, Any] | None) -> None:
+        size = os.lseek(self._fd, 0, os.SEEK_END)
+        offset = size if since is None else since.get("offset")
+        if not isinstance(offset, int) or not 0 <= offset <= size:
+            self.unreadable = "the log is not the one that was begun"
+            return
+        os.lseek(self._fd, offset, os.SEEK_SET)
+        self.mark = {"offset": offset}
+
+    def _begin_at_record(self, since: Mapping[str, Any] | None) -> None:
+        """A device that is opened stands at the oldest record it has."""
+        first, last = self._numbers()
+        after = last if since is None else since.get("record")
+        if not isinstance(after, int) or after > last or (since is not None and first > after + 1):
+            self.unreadable = "lines were lost: the kernel's buffer no longer reaches back to where the log was begun"
+            return
+        self._after = after
+        self.mark = {"record": after}
+        os.lseek(self._fd, 0, os.SEEK_SET if since is not None else os.SEEK_END)
+
+    def _numbers(self) -> tuple[int, int]:
+        """Of the oldest and the newest record; 0 and -1 where there is none. Some ten thousand short reads at most."""
+        first, last = 0, -1
+        while True:
+            try:
+                found = _SEQUENCE.match(os.read(self._fd, _READ))
+            except BlockingIOError:
+                return first, last
+            except BrokenPipeError:
+                continue  # records were overwritten meanwhile: it goes on with the oldest there is
+            if found is None:
+                return first, last
+            number = int(found[1])
+            first, last = (number if last < 0 else first), number
 
     def drain(self) -> None:
         """Take what was logged since the last call. To be called often: the kernel's buffer is short."""
@@ -75,7 +123,9 @@ class KernelLog:
                 return
             if not data:
                 return
-            self._take(data)
+            number = _SEQUENCE.match(data) if self._after >= 0 else None
+            if number is None or int(number[1]) > self._after:
+                self._take(data)
 
     def fresh_xids(self) -> tuple[Xid, ...]:
         """Xids that were drained since the last call, each once; without those whose address cannot be read."""

@@ -1,6 +1,6 @@
 """The records a burn-in writes: one JSON object a line, append-only. The only module toolkit imports.
 
-    {"record":"start","run":"...","at":"...Z","suite":"quick","version":"0.1.0","gpus":[{"index":0,"uuid":..,"serial":..,"pci":..}]}
+    {"record":"start","run":"...","at":"...Z","suite":"quick","version":"0.1.0","gpus":[{"index":0,"uuid":..,"serial":..,"pci":..}],"boot":"..."}
     {"record":"progress","at":..,"workload":"hbm","done":0.25,"text":"step 3 of 12","gpu":3}
     {"record":"measurement","at":..,"workload":"hbm","metric":"hbm_miscompares","unit":"count","value":0,"gpu":3,"link":null}
     {"record":"workload","at":..,"workload":"nccl_all_reduce","outcome":"completed","seconds":8.1,"detail":"","gpu":null}
@@ -8,7 +8,8 @@
     {"record":"end","at":..,"planned":["nvml","hbm","nccl_all_reduce"],"ended":["nvml","hbm","nccl_all_reduce"]}
 
 A file without an `end` record is a run that was cut: what it measured counts, what it did not is missing.
-A run that was cut and started again goes on in the same file with a second `start` (see `attempts`).
+A run that was cut and started again goes on in the same file with a second `start` (see `attempts`); what it takes over
+of the first one it writes again, as it stands there.
 `ended` names the workloads that came to an end on every planned GPU, however they ended: the `workload` records
 say how. A workload that never started (the suite's deadline had passed) is planned and not ended.
 
@@ -56,13 +57,14 @@ class GpuIdentity:
 
 @dataclass(frozen=True)
 class Start:
-    """First line of an attempt: which run, which suite, which GPUs were found."""
+    """First line of an attempt: which run, which suite, which GPUs were found, in which boot of the machine."""
 
     run: str
     at: str
     suite: str
     version: str
     gpus: tuple[GpuIdentity, ...]
+    boot: str = ""
     record: str = "start"
 
 
@@ -272,6 +274,7 @@ def _start(raw: dict[str, Any]) -> Start:
         suite=_text(raw, "suite", 64),
         version=_text(raw, "version", 64),
         gpus=tuple(_gpu(g) for g in gpus),
+        boot=_text(raw, "boot", 64) if "boot" in raw else "",
     )
 
 

@@ -5,8 +5,9 @@ A GPU is under load in a sample when NVML says that it was busy; clocks and powe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from burnin.snapshot import Snapshot
 
@@ -101,6 +102,20 @@ class Samples:
         for gpu, bits in self._reasons.items():
             words = [word for bit, word in _REASONS if bits & bit]
             yield Metric("throttle_reasons", "word", " ".join(words) or "none", gpu)
+
+    def state(self) -> dict[str, Any]:
+        """What `metrics` is made of, as JSON: an attempt that goes on from this one takes it in."""
+        ranges = [[*key, r.least, r.most, r.total, r.count] for key, r in self._ranges.items()]
+        return {"ranges": ranges, "reasons": list(self._reasons.items())}
+
+    def go_on(self, state: Mapping[str, Any]) -> None:
+        """Take in what an earlier attempt saw. Raises ValueError, TypeError or KeyError for what is no state."""
+        for gpu, key, loaded, least, most, total, count in state["ranges"]:
+            self._ranges[int(gpu), str(key), bool(loaded)] = _Range(
+                float(least), float(most), float(total), int(count)
+            )  # fmt: skip
+        for gpu, bits in state["reasons"]:
+            self._reasons[int(gpu)] = self._reasons.get(int(gpu), 0) | int(bits)
 
     def csv(self) -> str:
         """The trace: one line a sample and GPU, an empty field where there was no value."""

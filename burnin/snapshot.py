@@ -78,6 +78,15 @@ def document(nvml: Nvml, taken: dict[int, Snapshot]) -> dict[str, Any]:
     }
 
 
+def from_document(found: Any) -> dict[int, Snapshot]:
+    """The snapshots that `document` wrote. Raises KeyError, TypeError or ValueError for what is none."""
+    taken: dict[int, Snapshot] = {}
+    for gpu in found["gpus"]:
+        readings = {k: Missing(int(v["code"])) if isinstance(v, dict) else v for k, v in gpu.items() if k != "index"}
+        taken[int(gpu["index"])] = readings
+    return taken
+
+
 def identity(index: int, taken: Snapshot) -> GpuIdentity:
     """Who the GPU says it is; empty where it does not say."""
 

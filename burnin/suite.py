@@ -7,12 +7,13 @@ stopped, what would follow is recorded as stopped, and the other GPUs go on.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from burnin import VERSION, ends, kernel_log, safety
+from burnin import VERSION, ends, kernel_log, safety, takeover
 from burnin.child import RecordSink, workload_end
 from burnin.journal import Journal, JournalError, utc_now
 from burnin.kernel_log import KernelLog
@@ -58,13 +59,16 @@ def run(
     environment: Mapping[str, str] | None = None,
     timing: Timing | None = None,
     unproven: bool = False,
+    take_over_s: float = 0.0,
 ) -> None:
     """Execute the suite and write its records, `end` included. Raises JournalError when they cannot be kept.
 
     `expected_gpus` are planned even if the driver lists fewer: the missing ones are recorded as unavailable.
+    `take_over_s`: how old workloads of an attempt that was cut may be that are not run again; 0: all are run again.
     """
     bench = Bench(run_id, suite.name, journal, environment or {}, unproven=unproven)
-    _Execution(suite, journal, bench, expected_gpus, log, timing or Timing()).run()
+    earlier = takeover.earlier(journal.folder, suite.name, suite.workloads, expected_gpus, take_over_s)
+    _Execution(suite, journal, bench, expected_gpus, log, timing or Timing(), earlier).run()
 
 
 def _has_completed(running: Running) -> bool:
@@ -75,14 +79,19 @@ def _has_completed(running: Running) -> bool:
 
 class _Execution:
     def __init__(
-        self, suite: Suite, journal: Journal, bench: Bench, expected_gpus: int, log: Path, timing: Timing
-    ) -> None:
+        self, suite: Suite, journal: Journal, bench: Bench, expected_gpus: int, log: Path, timing: Timing,
+        earlier: takeover.Earlier | None = None,
+    ) -> None:  # fmt: skip
         self._suite = suite
         self._journal = journal
         self._timing = timing
         self._bench = replace(bench, tell=self._hear)
         self._expected_gpus = expected_gpus
-        self._log = KernelLog(log)
+        self._log = KernelLog(log, earlier.mark) if earlier is not None else KernelLog(log)
+        if earlier is not None and self._log.unreadable:  # what was logged since is lost: everything anew
+            self._log.close()
+            self._log, earlier = KernelLog(log), None
+        self._earlier = earlier
         self._limit = time.monotonic() + suite.deadline_s
         self._started = False
         self._ended: list[str] = []
@@ -93,10 +102,12 @@ class _Execution:
 
     def run(self) -> None:
         try:
+            self._note_mark()
             watch = self._start_watch()
+            taken = self._take_over()
             self._pause(self._timing.begin_at - time.time(), watch, "load begins")
             for workload in self._suite.workloads:
-                if self._left() > 0:
+                if self._left() > 0 and workload.name not in taken:
                     self._run(workload, watch)
             watch.close_stdin()
             watch.allow(self._suite.settle_s + _LAST_SNAPSHOT_S)
@@ -109,14 +120,33 @@ class _Execution:
             self._supervisor.close()
             self._log.close()
 
+    def _note_mark(self) -> None:
+        """For an attempt that goes on from this one: where the kernel's log stood when the load began."""
+        self._journal.artifact_path(takeover.MARK).write_text(json.dumps(self._log.mark))
+
+    def _take_over(self) -> frozenset[str]:
+        """Write what the earlier attempt's whole cells said, as they said it; their names. Not for other GPUs."""
+        if self._earlier is None or not takeover.same_gpus(self._earlier.gpus, self._bench.gpus):
+            return frozenset()
+        for workload in self._suite.workloads:
+            cell = self._earlier.cells.get(workload.name, ())
+            for item in cell:
+                self._journal.append(item, durable=isinstance(item, WorkloadEnded))
+                if isinstance(item, WorkloadEnded) and item.gpu is not None and item.outcome is Outcome.COMPLETED:
+                    self._words.setdefault(item.gpu, []).append(ends.OK)
+            if cell:
+                self._ended.append(workload.name)
+        return frozenset(self._earlier.cells)
+
     def _left(self) -> float:
         return self._limit - time.monotonic()
 
     def _start_watch(self) -> Running:
         """Start telemetry and learn from it which GPUs there are: none, if it does not say in time."""
+        since = () if self._earlier is None else ("--earlier", self._earlier.prefix)
         longest = self._suite.deadline_s + _IDENTITY_S + _LAST_SNAPSHOT_S
         watch = replace(
-            self._suite.watch, arguments=(*self._suite.watch.arguments, "--settle", str(self._suite.settle_s))
+            self._suite.watch, arguments=(*self._suite.watch.arguments, "--settle", str(self._suite.settle_s), *since)
         )
         job, _ = watch.prepare(self._bench, None)
         running = self._supervisor.start(
@@ -132,7 +162,7 @@ class _Execution:
         if not self._started:
             self._started = True
             self._bench = replace(self._bench, gpus=found.gpus)
-            start = Start(self._bench.run, utc_now(), self._suite.name, VERSION, found.gpus)
+            start = Start(self._bench.run, utc_now(), self._suite.name, VERSION, found.gpus, takeover.boot_id())
             self._journal.append(start, durable=True)
 
     def _pause(self, seconds: float, watch: Running, what: str) -> None:

@@ -105,4 +105,18 @@ SUITES = (
         settle_s=5,
     ),
 )
-BY_NAME = {suite.name: suite for suite in SUITES}
+
+
+def _again(workload: Workload) -> Suite:
+    """One workload by itself, for a suspect and its siblings: many short readings tell more than a long one."""
+    return Suite(f"again_{workload.name}", (workload,), deadline_s=workload.deadline_s + _SET_UP_S, settle_s=1)
+
+
+# What the controller asks for to read a part once more. They prove nothing else of it: no certificate rests on them.
+AGAIN = (
+    _again(_on_each_gpu(HBM, 10, "--rounds", "1")),
+    _again(_on_each_gpu(GEMM, 10)),
+    _again(_on_each_gpu(PCIE, 3)),
+    *(_again(workload) for workload in collectives(deadline_s=90)),
+)
+BY_NAME = {suite.name: suite for suite in (*SUITES, *AGAIN)}

@@ -16,6 +16,7 @@ import select
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from burnin import VERSION, snapshot
 from burnin.child import Reporter
@@ -30,6 +31,7 @@ NAME = "nvml"
 _SAMPLE_S = 1.0
 _LINKS_EVERY = 10  # samples: reading the links of a GPU takes dozens of calls
 _STDIN = 0
+_RANGES = "nvml_ranges.json"  # what was sampled so far, for an attempt that goes on from this one
 
 # metric, unit, readings whose growth is summed, divisor
 _DELTAS = (
@@ -66,10 +68,12 @@ _STATES = (
 )
 
 
-def watch(run: str, suite: str, folder: Path, prefix: str, settle_s: float) -> int:
+def watch(run: str, suite: str, folder: Path, prefix: str, settle_s: float, earlier: str | None = None) -> int:
     """The process: reports records on standard output until the suite ends its input.
 
-    `prefix` is put before the artifacts' names; `settle_s` is waited between the load and the last snapshot.
+    `prefix` is put before the artifacts' names; `settle_s` is waited between the load and the last snapshot; `earlier`
+    is the prefix of an attempt that this one goes on from: counters are compared with what they were before that one,
+    unless the GPUs are others now.
     """
     report = Reporter(NAME)
     try:
@@ -80,9 +84,13 @@ def watch(run: str, suite: str, folder: Path, prefix: str, settle_s: float) -> i
         return 0
     before = snapshot.snapshots(nvml)
     report.hello(Start(run, utc_now(), suite, VERSION, tuple(snapshot.identity(i, s) for i, s in before.items())))
-    _keep(report, nvml, before, folder / f"{prefix}nvml_before.json")
+    begun = _begun(before, folder, earlier) if earlier is not None else None
+    first = before if begun is None else begun[0]
+    _keep(report, nvml, first, folder / f"{prefix}nvml_before.json")
     report.measured("gpu_count", "count", sum(answered(taken) for taken in before.values()))
-    watched = _Watch(report, nvml, before)
+    watched = _Watch(report, nvml, before, folder / f"{prefix}{_RANGES}")
+    if begun is not None:
+        watched.samples.go_on(begun[1])
     while not _input_ended(watched.pause_s()):
         watched.sample()
     time.sleep(settle_s)
@@ -90,12 +98,24 @@ def watch(run: str, suite: str, folder: Path, prefix: str, settle_s: float) -> i
     _keep(report, nvml, after, folder / f"{prefix}nvml_after.json")
     watched.samples.add(utc_now(), after)
     _keep_text(report, watched.samples.csv(), folder / f"{prefix}nvml_samples.csv")
-    for metric in (*differences(before, after), *watched.samples.metrics()):
+    for metric in (*differences(first, after), *watched.samples.metrics()):
         report.measured(metric.name, metric.unit, metric.value, gpu=metric.gpu)
     report.measured("telemetry_busy", "fraction", watched.busy())
     nvml.close()
     report.ended(Outcome.COMPLETED)
     return 0
+
+
+def _begun(now: dict[int, Snapshot], folder: Path, prefix: str) -> tuple[dict[int, Snapshot], dict[str, Any]] | None:
+    """Snapshot and samples of the attempt that this one goes on from; None where they are not of these GPUs."""
+    try:
+        before = snapshot.from_document(json.loads((folder / f"{prefix}nvml_before.json").read_text()))
+        ranges = json.loads((folder / f"{prefix}{_RANGES}").read_text())
+        Samples().go_on(ranges)
+        identities = [[snapshot.identity(i, taken) for i, taken in one.items()] for one in (before, now)]
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return (before, ranges) if identities[0] == identities[1] else None
 
 
 def differences(before: dict[int, Snapshot], after: dict[int, Snapshot]) -> Iterator[Metric]:
@@ -109,8 +129,9 @@ def differences(before: dict[int, Snapshot], after: dict[int, Snapshot]) -> Iter
 class _Watch:
     """Samples the GPUs that were found, and measures what that costs."""
 
-    def __init__(self, report: Reporter, nvml: Nvml, before: dict[int, Snapshot]) -> None:
+    def __init__(self, report: Reporter, nvml: Nvml, before: dict[int, Snapshot], ranges: Path) -> None:
         self.samples = Samples()
+        self._ranges = ranges
         self.samples.add(utc_now(), before)
         self._report, self._nvml = report, nvml
         self._links = {gpu: sum(key.startswith("nvlink_active.") for key in taken) for gpu, taken in before.items()}
@@ -132,6 +153,9 @@ class _Watch:
         for index, readings in taken.items():
             why = self._heat.look(index, readings)
             self._report.measured(SAFETY_STOP, "word", why or None, gpu=index)
+        aside = self._ranges.with_suffix(".part")
+        aside.write_text(json.dumps(self.samples.state()))
+        aside.replace(self._ranges)
         self._taken += 1
         self._busy_s += time.monotonic() - self._last
 

@@ -19,12 +19,12 @@ def fabric(rack: str) -> Fabric:
     return fabric_of(load_rack(rack, INVENTORY))
 
 
-def located(where: Fabric, trouble: Trouble, seed: int, most: int = MOST_ROUNDS) -> Localisation:
+def located(where: Fabric, trouble: Trouble, seed: int, most: int = MOST_ROUNDS, soak: int = 0) -> Localisation:
     """What is said after the last round, or after `most` of them."""
     world = FaultyFabric(where, trouble, random.Random(seed))
     evidence = Evidence(where)
     for _ in range(most):
-        tests = next_round(weigh(evidence)).tests
+        tests = next_round(weigh(evidence), soak).tests
         if not tests:
             break
         endpoints = [e for t in tests for e in t.members]

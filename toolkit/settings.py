@@ -48,8 +48,13 @@ class Settings:
         """Document root of the provisioning HTTP server: images, boot scripts, seeds, reports."""
         return self.home / "provision"
 
+    @property
+    def releases(self) -> Path:
+        """Signed releases of images, by name, as they were built: what is published are links to their parts."""
+        return self.home / "releases"
+
     def secrets(self, site: str) -> Path:
-        """Folder with the site's secrets: bmc.yml, bmc-ca.pem; mode 0700."""
+        """Folder with the site's secrets: bmc.yml, bmc-ca.pem, nvos.yml, nvos-ca.pem; mode 0700."""
         return self.home / "secrets" / site
 
     def site_variables(self, site: str) -> Path:
@@ -59,6 +64,10 @@ class Settings:
     def pool(self, site: str) -> Path:
         """The file-backed pool of a site."""
         return self.home / "pool" / f"{site}.yml"
+
+    def pool_policies(self, site: str) -> tuple[Path, ...]:
+        """Where a site says what its pool is and how racks are let into it; the first that is there counts."""
+        return tuple(folder / "pools" / f"{site}.yml" for folder in (self.home, self.inventory))
 
     def runs(self, rack: str) -> Path:
         """Working folders of ansible-runner for one rack."""
@@ -71,6 +80,12 @@ class Settings:
     def certificate(self, rack: str) -> Path:
         """Newest certificate issued for the rack."""
         return self.home / "certificates" / f"{rack}.dsse.json"
+
+
+def first_of(settings: Settings, file: str) -> Path:
+    """A site's own copy of a file of policy, in its home; else its inventory's; else the one that ships with us."""
+    places = (settings.home / file, settings.inventory / file)
+    return next((path for path in places if path.exists()), _data("inventory") / file)
 
 
 def load(env: Mapping[str, str] = os.environ) -> Settings:

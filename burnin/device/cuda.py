@@ -151,16 +151,17 @@ class Cuda:
         """
         device, context = self._at(pci), c_void_p()
         self._call("cuDevicePrimaryCtxRetain", byref(context), device)
+        hangs = False
         try:
             self._call("cuCtxSetCurrent", context)
             self._device = device
             yield
         except CudaHungError:
-            raise  # the release would wait for what hangs
-        except BaseException:
-            self._library.cuDevicePrimaryCtxRelease_v2(device)  # a lost GPU fails here too: nothing to add
+            hangs = True
             raise
-        self._library.cuDevicePrimaryCtxRelease_v2(device)
+        finally:
+            if not hangs:  # the release would wait for it
+                self._library.cuDevicePrimaryCtxRelease_v2(device)  # a lost GPU fails here too: nothing to add
 
     def _at(self, pci: str) -> c_int:
         """The device at a PCI address. Raises CudaError (`gpu_absent`) when CUDA does not list it."""

@@ -7,67 +7,45 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
-from burnin.device.nvml import Gpu, Missing, Nvml, NvmlUnavailableError, Reading
-from burnin.journal import utc_now
-
 SYSFS = Path("/sys/class/infiniband")
 
-_MAX_LINKS = 36  # nvml.h NVML_NVLINK_MAX_LINKS
 _MAX_PORTS = 256  # more than any node has: bounds what we read of a folder
-# nvml.h, field ids of what is sent and received over one link (scope: the link), and the unit in bytes. To Hopper
-# the throughput counters of payload, in KiB; from Blackwell the packet counters, in bytes.
-_COUNTERS = ((138, 139, 1024), (202, 204, 1))
 # /sys/class/infiniband/*/ports/*/counters counts in words of four octets (InfiniBand specification, PortCounters)
 _WORD_BYTES = 4
+# Errors of the port itself, by their names in the same folder (kernel: Documentation/ABI/stable/sysfs-class-infiniband;
+# InfiniBand specification, PortCounters). The last is of packets another port had marked bad already.
+ERRORS = (
+    "symbol_error", "link_error_recovery", "link_downed", "port_rcv_errors", "local_link_integrity_errors",
+    "excessive_buffer_overrun_errors", "port_rcv_remote_physical_errors",
+)  # fmt: skip
 
 
-def read(infiniband: Path = SYSFS) -> dict[str, Any]:
-    """All counters of this node as JSON: `gpus` with their links, `hcas` with their ports, all in bytes."""
-    gpus, why = _gpus()
-    return {"at": utc_now(), "gpus": gpus, "missing": why, "hcas": _hcas(infiniband)}
+def read(infiniband: Path = SYSFS, *, nvlinks: bool = True) -> dict[str, Any]:
+    """All counters of this node as JSON: `gpus` with their links, `hcas` with their ports, in bytes and in errors.
+
+    `nvlinks` False leaves the GPUs alone: their driver is slow to ask, and a test of one rail crosses no NVLink.
+    """
+    gpus, why = _gpus() if nvlinks else ([], "not asked")
+    at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    return {"at": at, "gpus": gpus, "missing": why, "hcas": _hcas(infiniband)}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print `read()`; the one argument, if any, is the folder of the HCAs."""
+    """Print `read()`. Arguments: the folder of the HCAs, then `hcas` where no NVLink is to be read."""
     given = sys.argv[1:] if arguments is None else arguments
-    sys.stdout.write(json.dumps(read(Path(given[0]) if given else SYSFS)) + "\n")
+    told = read(Path(given[0]) if given else SYSFS, nvlinks="hcas" not in given[1:])
+    sys.stdout.write(json.dumps(told) + "\n")
     return 0
 
 
 def _gpus() -> tuple[list[dict[str, Any]], str]:
-    try:
-        nvml = Nvml()
-    except NvmlUnavailableError as error:
-        return [], error.word
-    count = nvml.count()
-    if isinstance(count, Missing):
-        return [], count.word
-    return [{"gpu": index, "links": _links(nvml.gpu(index))} for index in range(count)], ""
+    from burnin.nccl import nvlinks  # NVML takes longer to load than the HCAs to read: only where it is asked for
 
-
-def _links(gpu: Gpu) -> list[dict[str, Any]]:
-    """The GPU's links that are up; empty where it has none, or is lost: then it has carried nothing for us."""
-    found = []
-    for link in range(_MAX_LINKS):
-        state = gpu.call("GetNvLinkState", link)
-        if isinstance(state, Missing):
-            break
-        if state:
-            found.append({"link": link, **_of_link(gpu, link)})
-    return found
-
-
-def _of_link(gpu: Gpu, link: int) -> dict[str, Any]:
-    sent: Reading = Missing(0)
-    for sent_id, received_id, unit in _COUNTERS:
-        values = gpu.fields(((sent_id, link), (received_id, link)))
-        sent, received = values[sent_id, link], values[received_id, link]
-        if isinstance(sent, int | float) and isinstance(received, int | float):
-            return {"sent": int(sent) * unit, "received": int(received) * unit}
-    return {"sent": None, "received": None, "missing": sent.word if isinstance(sent, Missing) else "not a number"}
+    return nvlinks.read()
 
 
 def _hcas(folder: Path) -> list[dict[str, Any]]:
@@ -78,14 +56,20 @@ def _hcas(folder: Path) -> list[dict[str, Any]]:
             "port": port.parent.name,
             "sent": _words(port / "port_xmit_data"),
             "received": _words(port / "port_rcv_data"),
+            "errors": {name: _count(port / name) for name in ERRORS},
         }
         for port in ports
     ]
 
 
 def _words(counter: Path) -> int | None:
+    count = _count(counter)
+    return None if count is None else count * _WORD_BYTES
+
+
+def _count(counter: Path) -> int | None:
     try:
         text = counter.read_text(errors="replace").strip()
     except OSError:
         return None
-    return int(text) * _WORD_BYTES if text.isascii() and text.isdecimal() else None
+    return int(text) if text.isascii() and text.isdecimal() else None

@@ -4,8 +4,8 @@
                                             in) and nothing else, for SECONDS
     dismiss FOLDER                          forget that key
     enter FOLDER DAEMONS                    what the key starts: the daemon, marked with the run's id
-    stop FOLDER                             end every process that carries the mark; prints, as JSON, how many were
-                                            found and what would not end
+    stop FOLDER                             forget that key, and end every process that carries the mark; prints, as
+                                            JSON, how many were found and what would not end
     logs FOLDER                             prints NCCL's logs of the run
 
 FOLDER is the run's own on this node; its last part is the run's id.
@@ -92,8 +92,11 @@ def _enter(folder: Path, daemons: str) -> int:
 
 
 def _stop(folder: Path) -> int:
-    """SIGTERM, SIGKILL, and the proof; a rank that starts another meanwhile is found in the next round."""
+    """SIGTERM, SIGKILL, and the proof; a rank that starts another meanwhile is found in the next round. First the key:
+    nothing new may come.
+    """
     identity, ended = folder.name, 0
+    _dismiss(folder)
     for number, limit_s in ((signal.SIGTERM, _GRACE_S), (signal.SIGKILL, _PROOF_S)):
         until = time.monotonic() + limit_s
         told: set[int] = set()

@@ -4,7 +4,7 @@ import io
 from dataclasses import fields
 
 import pytest
-from rehearsal import context_over, in_process, open_ledger
+from rehearsal import context_over, in_process, open_ledger, without_rails
 from rich.console import Console
 
 from toolkit.bringup import bringup
@@ -41,7 +41,7 @@ class Hostile(InProcessRack):
 
 def go(tmp_path, **what):
     """One bringup with a hostile node2; answers the standings and everything a terminal would get."""
-    plain = in_process(tmp_path, "demo-small")
+    plain = without_rails(in_process(tmp_path, "demo-small"))
     lab = Hostile(**{f.name: getattr(plain, f.name) for f in fields(plain)})
     for name, value in what.items():
         setattr(Hostile, name, value)

@@ -13,8 +13,9 @@ from toolkit.rack.gate import Scope
 from toolkit.rack.loading import load_rack
 from toolkit.rack.model import Suite
 from toolkit.settings import load
-from toolkit.stages.burnin import SHIPPING, SUITE_SECONDS, ordered
+from toolkit.stages.burnin import SHIPPING, ordered
 from toolkit.stages.burnin_records import Followed, overheated
+from toolkit.stages.burnin_run import SUITE_SECONDS
 from toolkit.stages.context import Context
 
 RACK = load_rack("dgx-h100-su", load({}).inventory)

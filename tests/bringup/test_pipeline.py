@@ -7,12 +7,17 @@ import pytest
 from rehearsal import context_over, now, open_ledger
 
 from toolkit.bringup import bringup, lapse_expired
+from toolkit.certificate.public_key import trusted_keys
 from toolkit.certificate.sign import PUBLIC
-from toolkit.certificate.verify import trusted_keys, verify
-from toolkit.ledger import Change
-from toolkit.rack.lifecycle import Move, NodeState, Stage
+from toolkit.certificate.unverified import Unverified
+from toolkit.certificate.verify import verify
+from toolkit.ledger import Change, EventKind
+from toolkit.rack.lifecycle import Move, NodeState, Outcome, Stage
 from toolkit.rack.plan import make_plan
+from toolkit.repair import release
 from toolkit.report.standing import standings, status_of
+from toolkit.stages.image import pin
+from toolkit.stages.provisioning import host_of
 from toolkit.virtual.faults import Fault, FaultKind
 
 QUARANTINED, PLANNED, ADMITTED = NodeState.QUARANTINED, NodeState.PLANNED, NodeState.ADMITTED
@@ -62,6 +67,7 @@ def test_a_healthy_rack_is_admitted_with_a_whole_certificate(lab_of):
         (Fault(FaultKind.CUDA_ERROR, "node2", gpu=2), NodeState.JOINED, "CUDA_FAILED"),
         (Fault(FaultKind.BMC_DEAD, "node2"), PLANNED, "BMC_UNREACHABLE"),
         (Fault(FaultKind.BAD_IMAGE, "node2", value=9), PLANNED, "IMAGE_HASH_MISMATCH"),
+        (Fault(FaultKind.BMC_IGNORES_OVERRIDE, "node2"), PLANNED, "BMC_OVERRIDE_IGNORED"),
         (Fault(FaultKind.NCCL_HANG, "node2"), NodeState.JOINED, "EVIDENCE_INCONCLUSIVE"),
         (Fault(FaultKind.FABRIC_MANAGER_SKEW, "node2"), NodeState.CONFIGURED, "FABRIC_MANAGER_SKEW"),
         (Fault(FaultKind.WRONG_TRANSPORT, "node2"), NodeState.JOINED, "WRONG_FABRIC"),
@@ -84,6 +90,19 @@ def test_each_fault_ends_with_its_code_and_never_holds_up_the_other_node(lab_of,
     assert issued.nodes == ("node1",)
     assert [node for node, _ in issued.left_out] == ["node2"]
     assert "node2" not in [n for n, member in lab.pool.nodes().items() if member.admitted]
+
+
+def test_a_node_that_a_stranger_boots_is_named_and_imaged_when_he_is_gone(lab_of):
+    """Nobody fetched its boot script, and another DHCP server answers it: the stage's own code; the next run ends."""
+    lab = lab_of("demo-small", Fault(FaultKind.ROGUE_DHCP, "node2"))
+    brief = replace(lab.rack.profile.imaging, silence=timedelta(seconds=1))
+    lab.rack = replace(lab.rack, profile=replace(lab.rack.profile, imaging=brief))
+    _, found = go(lab)
+    assert (found["node2"].state, found["node2"].code) == (PLANNED, "ROGUE_DHCP")
+    assert "52:54:00:99:00:99" in found["node2"].message
+    lab.faults.clear()
+    summary, _ = go(lab)
+    assert summary.exit_code == 0
 
 
 def test_a_download_damaged_once_is_tried_again_by_itself(lab_of):
@@ -171,6 +190,38 @@ def test_a_part_swapped_between_certificate_and_admission_is_not_admitted(lab_of
     assert found["node1"].state is ADMITTED
 
 
+def test_a_part_swapped_between_burn_in_and_certificate_is_not_certified(lab_of):
+    """Another board's burn-in proves nothing of this one: the node is measured again, and then certified."""
+    lab = lab_of("demo-small")
+    with open_ledger(lab.settings) as ledger:
+        context = context_over(lab, ledger)
+        bringup(context, make_plan(lab.rack, {}, NodeState.TESTED))
+        lab.serials["node2"] = "1659999999999"
+        bringup(context, make_plan(lab.rack, status_of(ledger, lab.rack), NodeState.CERTIFIED))
+        found = {s.node: s for s in standings(ledger, lab.rack)}
+        assert found["node1"].state is NodeState.CERTIFIED
+        assert (found["node2"].state, found["node2"].code) == (NodeState.JOINED, "BURNIN_OF_OTHER_PARTS")
+        assert "GPU 1659999999999 was never burnt in" in found["node2"].message
+        again = bringup(context, make_plan(lab.rack, status_of(ledger, lab.rack)))
+    assert again.exit_code == 0
+
+
+def test_a_part_swapped_in_a_certified_node_gets_no_certificate_beside_another_node(lab_of):
+    """A certificate that is issued for node2 later names node1 only as long as it is what it was."""
+    lab = lab_of("demo-small", Fault(FaultKind.HBM_STICKY_BIT, "node2", gpu=1))
+    with open_ledger(lab.settings) as ledger:
+        context = context_over(lab, ledger)
+        bringup(context, make_plan(lab.rack, {}, NodeState.CERTIFIED))
+        lab.serials["node1"] = "1659999999999"
+        lab.faults.clear()
+        release(ledger, lab.rack, lab.rack.unit("node2"), "GPU replaced")
+        bringup(context, make_plan(lab.rack, status_of(ledger, lab.rack), NodeState.CERTIFIED))
+        newest = ledger.events(lab.rack.name, kind=EventKind.CERTIFICATE_ISSUED, limit=100)[-1]
+        run = ledger.last_run(lab.rack.name, "node1", Stage.CERTIFY)
+    assert newest.body["nodes"] == ["node2"]
+    assert run.outcome is Outcome.ERROR and "GPU 1659999999999 was never burnt in" in run.message
+
+
 def test_no_stage_is_skipped(lab_of):
     """Every node of a healthy rack has one passed run of every stage."""
     lab = lab_of("demo-small")
@@ -181,18 +232,24 @@ def test_no_stage_is_skipped(lab_of):
 
 
 def test_a_rented_node_enters_imaged_and_its_certificate_says_what_is_not_verified(lab_of):
-    """Nobody may touch its BMC: it is never imaged by us, and BIOS and BMC versions are not bound."""
+    """Nobody may touch its BMC: it is never imaged by us, and BIOS and BMC versions are not bound.
+
+    The operator pins the host key that its owner tells: no image stage of ours has met it.
+    """
     lab = lab_of("demo-small")
     units = tuple(replace(u, bmc=None) if u.name == "node2" else u for u in lab.rack.units)
-    lab = replace(lab, rack=replace(lab.rack, units=units))
+    takes_rented = replace(lab.policy, accepts=frozenset(Unverified))
+    lab = replace(lab, rack=replace(lab.rack, units=units), policy=takes_rented)
     with lab.changing("node2") as machine:
         machine.power, machine.image = "On", "its owner's"
+    told_by_its_owner = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI" + "C" * 43
+    pin(lab.settings.known_hosts(lab.rack.name), host_of(lab.rack.unit("node2")), told_by_its_owner)
     summary, _ = go(lab)
     assert summary.exit_code == 0
     assert lab.machine("node2").disk_writes == 0
     issued = certificate(lab)
-    assert any("node2 is rented" in words for words in issued.not_verified)
-    assert not any("node1 is rented" in words for words in issued.not_verified)
+    assert any("node2 is rented" in line.what for line in issued.not_verified)
+    assert not any("node1 is rented" in line.what for line in issued.not_verified)
     rented = issued.fingerprint.node("node2")
     assert rented is not None
     assert "bmc" not in dict(rented.firmware)

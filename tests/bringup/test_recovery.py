@@ -6,7 +6,7 @@ import signal
 from dataclasses import fields, replace
 
 import pytest
-from rehearsal import context_over, in_process, open_ledger
+from rehearsal import context_over, in_process, open_ledger, without_rails
 
 from tests.bringup.test_kill import child, small
 from toolkit.bringup import bringup, burn_in
@@ -124,7 +124,7 @@ def end_of(lab):
 
 def joined(folder, fault):
     """A rack whose node2 waits for its burn-in; node1 is set aside, so that every append is node2's."""
-    lab = small(in_process(folder, "demo-small", fault))
+    lab = small(without_rails(in_process(folder, "demo-small", fault)))
     with open_ledger(lab.settings) as ledger:
         bringup(context_over(lab, ledger), make_plan(lab.rack, {}, NodeState.JOINED))
         ledger.move(lab.rack.name, "node1", Change(NodeState.JOINED, Move.QUARANTINE), "not needed here")
@@ -140,7 +140,7 @@ def test_killed_anywhere_between_burn_in_and_verdict_the_reset_is_done_once(tmp_
 
     def copy(name):
         shutil.copytree(tmp_path / "joined", tmp_path / name)
-        return small(in_process(tmp_path / name, "demo-small", fault))
+        return small(without_rails(in_process(tmp_path / name, "demo-small", fault)))
 
     calm = copy("calm")
     assert child(calm, None)

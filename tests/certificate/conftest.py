@@ -12,6 +12,7 @@ import pytest
 from toolkit.certificate.fingerprint import NodeFacts
 from toolkit.certificate.sign import SigningKey, load_or_create
 from toolkit.certificate.statement import Grounds
+from toolkit.certificate.unverified import Unverified, of_kind
 from toolkit.judge.evidence import Subject
 from toolkit.judge.subjects import planned_subjects
 from toolkit.judge.verdict import Answer, Finding
@@ -106,7 +107,7 @@ def grounds(rack: Rack) -> Grounds:
         findings=findings_of(rack, "node1") + findings_of(rack, "node2"),
         left_out=(("node3", "QUARANTINED: HBM_ERRORS GPU 1"),),
         plan_digest="cd" * 32,
-        not_verified=("no collective over more than one node was measured",),
+        not_verified=of_kind(Unverified.LEVELS, ["no collective over more than one node was measured"]),
     )
 
 

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolkit.certificate.fingerprint import NodeFacts, drift, facts_from, fingerprint_of
+from toolkit.certificate.drifted import drift
+from toolkit.certificate.fingerprint import NodeFacts, facts_from, fingerprint_of
 from toolkit.certificate.statement import Grounds
 from toolkit.errors import UndecidedError
 

@@ -19,7 +19,7 @@ from toolkit.judge.verdict import Answer
 from toolkit.rack.gate import Scope
 
 MONTH = timedelta(days=30)
-SHARED = [HealthCheck.function_scoped_fixture]
+SHARED = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 
 
 def issued(grounds: Grounds, now: datetime) -> dict[str, Any]:
@@ -68,7 +68,7 @@ def test_it_says_when_by_what_and_until(grounds: Grounds, now: datetime) -> None
     """Times in UTC, to the second."""
     found = extension(grounds, now)
     assert (found["issuedAt"], found["expiresAt"]) == ("2026-11-23T08:00:00Z", "2026-12-23T08:00:00Z")
-    assert (found["toolVersion"], found["version"], found["profile"]) == ("1.2.3", 1, "small")
+    assert (found["toolVersion"], found["version"], found["profile"]) == ("1.2.3", 3, "small")
 
 
 def test_it_says_what_was_not_verified(grounds: Grounds, now: datetime) -> None:
@@ -77,9 +77,9 @@ def test_it_says_what_was_not_verified(grounds: Grounds, now: datetime) -> None:
     assert doubt.code == "WARM"
     statement = issued(replace(grounds, findings=(*grounds.findings[:-1], doubt)), now)
     lines = statement["predicate"][EXTENSION]["notVerified"]
-    assert lines[0] == "no collective over more than one node was measured"
-    assert "not read back" in lines[1]
-    assert lines[2] == "WARM on 1 subjects: was not measured"
+    assert lines[0] == {"kind": "levels", "what": "no collective over more than one node was measured"}
+    assert lines[1]["kind"] == "as_designed" and "not read back" in lines[1]["what"]
+    assert lines[2] == {"kind": "optional", "what": "WARM on 1 subjects: was not measured"}
     assert "WARM" not in statement["predicate"]["passedTests"]
 
 

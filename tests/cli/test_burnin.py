@@ -50,7 +50,9 @@ def test_a_pass_is_exit_0_with_progress_on_stderr_and_a_table_on_stdout(rack):
     assert status == 0
     assert "node2: suite quick  PASS" in out
     assert "16500000207" in out
-    assert "suite quick does not ask 15 gates: 3 x NCCL_DATA_WRONG, 3 x NCCL_RANKS_MISSING" in out
+    assert "suite quick does not ask 18 gates: 3 x NCCL_DATA_WRONG, 3 x NCCL_RANKS_MISSING" in out
+    assert "3 x NCCL_SIZES_SMALL, 3 x NCCL_BUSBW_BELOW_PEERS\n" in out  # of each of the three that quick does not run
+    assert "too few siblings to be compared with: 2 x NCCL_BUSBW_BELOW_PEERS" in out
     assert "node2 gpu7: hbm sweep" in err
 
 
@@ -58,7 +60,7 @@ def test_failed_evidence_is_exit_1_and_json_has_code_part_and_next(rack):
     """A script reads the same."""
     status, out, _ = rack("node2", "--json", faults=[Fault(FaultKind.GEMM_NAN, "node2", gpu=4)])
     assert status == 1
-    (node,) = json.loads(out)
+    (node,) = json.loads(out)["nodes"]
     assert (node["answer"], node["code"], node["suite"]) == ("FAIL", "GEMM_WRONG", "rehearsal")
     assert node["findings"][0]["part"] == "GPU 4 (16500000204 at 00000000:9D:00.0)"
     assert node["findings"][0]["artifact"]

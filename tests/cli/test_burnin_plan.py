@@ -57,7 +57,7 @@ def test_it_fits_80_columns(rack, suite, explain):
     lines = lines_of(rack, suite, explain)
     assert max(map(len, lines)) <= 80
     assert not any("…" in line for line in lines)
-    assert any(line.split()[:2] == ["total", "today"] for line in lines)
+    assert any(line.split()[:1] == ["total"] for line in lines)
 
 
 def test_the_table_of_a_scalable_unit_reads_at_a_glance():
@@ -66,10 +66,13 @@ def test_the_table_of_a_scalable_unit_reads_at_a_glance():
     rows = [line.split() for line in lines]
     assert "suite standard on 31 nodes, 248 GPUs" in lines[0]
     assert ["nodes", "in", "parallel", "runs", "suite", "standard", "10.3", "53", "52.4", "317"] in rows
-    assert ["leaf", "planned", "all_reduce,", "alltoall", "3.5", "10", "18.2", "317"] in rows
-    assert [row[:2] for row in rows if row[:1] == ["total"]] == [["total", "today"], ["total", "planned"]]
+    assert ["leaf", "runs", "all_reduce,", "alltoall", "3.5", "10", "18.2", "317"] in rows
+    assert ["rails", "in", "pairs", "runs", "all_reduce", "7.1", "30", "37.2", "317"] in rows
+    assert [row[0] for row in rows if row[:1] == ["total"]] == ["total"]
     text = " ".join(" ".join(lines).split())
-    assert "planned: rackproof does not run these levels yet" in text
+    quick = [line.split() for line in lines_of("dgx-h100-su", Suite.QUICK, explain=False)]
+    assert [row[:2] for row in quick if row[:1] == ["total"]] == [["total", "today"], ["total", "planned"]]
+    assert "rack to rack: not run: it takes two racks" in text
     assert "not there: NVLink domain: NVLink ends at the node" in text
     assert "the GPUs take up 173.6 kW at 10 kW/s, in 17 s" in text
 
@@ -77,8 +80,8 @@ def test_the_table_of_a_scalable_unit_reads_at_a_glance():
 def test_the_unknown_is_a_word_with_its_reason():
     """A virtual rack: no zero where nothing is known."""
     lines = lines_of("demo", Suite.REHEARSAL, explain=True)
-    (row,) = [line.split() for line in lines if line.startswith("total today")]
-    assert row == ["total", "today", "unknown", "20", "unknown", "unknown"]
+    (row,) = [line.split() for line in lines if line.startswith("total")]
+    assert row == ["total", "unknown", "32", "unknown", "unknown"]
     assert any("states no gpu_power_watts" in line for line in lines)
 
 
@@ -90,7 +93,7 @@ def test_plan_shows_what_the_burn_in_will_take(run):
     status, out, _ = run("plan", "dgx-h100-su", "--json")
     burnin = json.loads(out)["burnin"]
     assert burnin["today"]["minutes_at_most"]["value"] > burnin["today"]["minutes"]["value"] > 9
-    assert [level["runs_today"] for level in burnin["levels"]] == [True] + 5 * [False]
+    assert [level["runs_today"] for level in burnin["levels"]] == [True, False, True, True, True, False]
     assert burnin["levels"][0]["tests"][0]["cost"]["kw"] == {
         "value": pytest.approx(316.2),
         "source": "31 nodes x 10,200 W",
@@ -112,7 +115,8 @@ def test_burnin_plan_prints_and_runs_nothing(run):
     assert (status, err) == (0, "")
     assert "suite long on 31 nodes" in out
     assert "hbm 2700 s + gemm 900 s + together 2700 s" in out
-    assert "120 pairs at once over 8 rails" in out
+    assert "16 pairs at once over 8 rails" in out
+    assert "with suite long the nodes alone are measured; the other levels follow suite standard" in out
     status, out, _ = run("burnin", "dgx03", "--rack", "dgx-h100-su", "--plan", "--json")
     plan = json.loads(out)
     assert (plan["nodes"], plan["gpus"]) == (["dgx03"], 8)

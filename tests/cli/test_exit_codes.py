@@ -10,6 +10,7 @@ import pytest
 from rehearsal import context_over, in_process, open_ledger
 
 from toolkit.bringup import bringup
+from toolkit.rack.lifecycle import Outcome, Stage
 from toolkit.rack.plan import make_plan
 
 PROGRAM = Path(sys.executable).parent / "rackproof"
@@ -94,12 +95,21 @@ def test_status_and_why_read_what_a_bringup_left(run, tmp_path):
         bringup(context_over(lab, ledger), make_plan(lab.rack, {}))
     status = run("status", "demo-small", "--json")
     assert status.returncode == 0
-    assert {n["node"]: n["state"] for n in json.loads(status.stdout)["demo-small"]} == {
+    assert {n["node"]: n["state"] for n in json.loads(status.stdout)["racks"]["demo-small"]["nodes"]} == {
         "node1": "ADMITTED",
         "node2": "ADMITTED",
     }
     assert "nothing: it is admitted" in run("why", "node1").stdout
     assert json.loads(run("plan", "demo-small", "--json").stdout)["steps"] == []
+
+
+def test_a_node_whose_very_first_stage_ended_in_an_error_is_explained(run, tmp_path):
+    """It is still PLANNED: nothing but its run is on record."""
+    lab = in_process(tmp_path, "demo-small")
+    with open_ledger(lab.settings) as ledger:
+        image = ledger.start_run("demo-small", "node1", Stage.IMAGE)
+        ledger.finish_run(image, Outcome.ERROR, code="DEPLOY_SILENT")
+    assert "DEPLOY_SILENT" in run("why", "node1").stdout
 
 
 def test_a_ledger_that_is_none_exits_3_and_is_left_alone(run, tmp_path):

@@ -89,6 +89,20 @@ def test_a_gate_without_a_limit_is_shown_as_such(rackproof):
     assert busbw["ceiling"]["gb_per_s"] == 1080
 
 
+def test_a_gate_relative_to_peers_is_shown_in_words_and_explained_with_its_numbers(rackproof):
+    """No ceiling stands over a share; `explain` has the rule, the test and what few peers come to."""
+    shown = json.loads(rackproof("gates", "show", "dgx-h100", "--json").stdout)
+    (row,) = [r for r in shown["gates"] if r["gate"]["code"] == "HBM_BANDWIDTH_BELOW_PEERS"]
+    assert (row["ceiling"], row["share"]) == (None, None)
+    assert (row["gate"]["limit"], row["gate"]["without_peers"]) == (0.04, "not_asked")
+    table = " ".join(rackproof("gates", "show", "dgx-h100").stdout.split())
+    assert "at most 4 % below its" in table
+    words = " ".join(rackproof("explain", "HBM_BANDWIDTH_BELOW_PEERS").stdout.split())
+    assert "dgx-h100: hbm_sweep_gb_per_s_median must be at most 4 % below its siblings' median" in words
+    assert "FAIL from a sum of 9.20 on, PASS from -4.61 down, INCONCLUSIVE after 24 readings" in words
+    assert "fewer than 5 siblings: not asked" in words
+
+
 def test_the_benchmark_meets_its_goals():
     """Every defect flagged, no sane gate."""
     done = subprocess.run(

@@ -131,6 +131,8 @@ def test_the_nodes_parser_reads_every_key_that_is_written(faults: list[Fault]) -
         (FaultKind.PCIE_NARROW, {"gpu3.pcie_width_loaded": "8"}),
         (FaultKind.NVLINK_LANE_DOWN, {"gpu3.nvlink.11": "0"}),
         (FaultKind.NCCL_HANG, {"nccl.hang": "1"}),
+        (FaultKind.NCCL_ABSENT, {"nccl.absent": "1"}),
+        (FaultKind.CROWDED_RAIL, {"hca.mlx5_5.crowded_gbit": "200"}),
         (FaultKind.WRONG_TRANSPORT, {"nccl.transport": "socket"}),
         (FaultKind.FABRIC_MANAGER_SKEW, {"fabric_manager": "580.82.07"}),
         (FaultKind.HALF_RATE_RAIL, {"hca.mlx5_5.rate_gbit": "200"}),
@@ -138,6 +140,7 @@ def test_the_nodes_parser_reads_every_key_that_is_written(faults: list[Fault]) -
         (FaultKind.BMC_DEAD, {}),
         (FaultKind.BAD_IMAGE, {}),
         (FaultKind.BOOT_HANG, {}),
+        (FaultKind.ROGUE_DHCP, {}),
     ],
 )
 def test_a_fault_changes_exactly_its_own_keys(kind: FaultKind, changed: dict[str, str]) -> None:
@@ -195,7 +198,8 @@ def test_the_driver_is_the_one_the_profile_expects_or_locks() -> None:
     assert healthy_state(NODE, replace(locked, expected=(("driver_version", "580.126.20"),))).driver == "580.126.20"
 
 
-def test_a_platform_without_stand_ins_is_refused() -> None:
-    """An NVL72 tray is not an H100 with another name."""
-    with pytest.raises(UsageError, match="mnnvl_host_imex"):
-        render_state(NODE, replace(PROFILE, mode=Mode.MNNVL_HOST_IMEX), ())
+@pytest.mark.parametrize("mode", [Mode.NVLINK5_SINGLE, Mode.PCIE])
+def test_a_platform_without_stand_ins_is_refused(mode: Mode) -> None:
+    """A B200 is not an H100 with another name, nor is a board on PCIe alone."""
+    with pytest.raises(UsageError, match=f"no device stand-ins for platform mode {mode}"):
+        render_state(NODE, replace(PROFILE, mode=mode), ())

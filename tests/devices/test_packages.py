@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from toolkit.virtual.packages import PACKAGES, build_repository
+from toolkit.virtual.fabric.tools import fetch
+from toolkit.virtual.package_table import PACKAGES
+from toolkit.virtual.packages import build_repository
 
 LOCK = (("nvidia-driver-580-open", "580.95.05"), ("nvidia-fabricmanager", "1:580.82.07-1"), ("kubelet", "1.34.9"))
 
@@ -19,18 +21,18 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(name="repository", scope="module")
-def _repository(cache: Path) -> Path:
-    return build_repository(cache, LOCK, lambda _: None)
+def _repository(cache: Path, built: Path) -> Path:
+    return build_repository(cache, LOCK, lambda _: None, fetch(built, lambda _: None))
 
 
 def _run(*command: str, cwd: Path | None = None) -> str:
     return subprocess.run(command, cwd=cwd, check=True, capture_output=True, text=True).stdout
 
 
-def test_a_second_call_builds_nothing(cache: Path, repository: Path) -> None:
+def test_a_second_call_builds_nothing(cache: Path, built: Path, repository: Path) -> None:
     """The same contents are the same folder, and nobody says that anything is built."""
     said: list[str] = []
-    assert build_repository(cache, dict(LOCK), said.append) == repository
+    assert build_repository(cache, dict(LOCK), said.append, fetch(built, said.append)) == repository
     assert said == []
 
 
@@ -89,6 +91,24 @@ def test_apt_verifies_the_signature_and_takes_a_package(repository: Path, tmp_pa
     sources.write_text(f"deb [signed-by={repository}/archive-key.asc] file:{forged} ./\n")
     done = subprocess.run(["apt-get", *words, "update"], capture_output=True, text=True, check=False)
     assert "BADSIG" in done.stderr + done.stdout
+
+
+def test_infiniband_tools_are_the_real_ones_behind_a_launcher(repository: Path, tmp_path: Path) -> None:
+    """Each with its libraries; scripts that only call a tool are as they were; ibstat stays the stand-in."""
+    for name in ("infiniband-diags", "opensm"):
+        _run("dpkg-deb", "-x", str(next(repository.glob(f"{name}_*.deb"))), str(tmp_path))
+    home = tmp_path / "usr/lib/rackproof-virtual/infiniband"
+    for tool in ("ibnetdiscover", "opensm"):
+        assert "infiniband_tools" in (tmp_path / "usr/sbin" / tool).read_text()
+        linked = _run("env", f"LD_LIBRARY_PATH={home}/lib", "ldd", str(home / "bin" / tool))
+        assert f"{home}/lib/libib" in linked
+        assert "not found" not in linked
+    assert (home / "lib/umad2sim/libumad2sim.so").stat().st_size > 0
+    assert (tmp_path / "usr/sbin/ibswitches").read_text().startswith("#!/bin/sh")
+    assert "ibstat:main" not in (tmp_path / "usr/sbin/ibnetdiscover").read_text()
+    assert "devices.ibstat" in (tmp_path / "usr/sbin/ibstat").read_text()
+    unit = (tmp_path / "lib/systemd/system/opensm.service").read_text()
+    assert "ExecStart=/usr/sbin/opensm " in unit
 
 
 def test_an_installed_tree_runs(repository: Path, tmp_path: Path) -> None:

@@ -127,15 +127,17 @@ def test_kubelet_reads_its_configuration_and_answers_on_its_health_port(
     port, path = _free_port(), tmp_path / "config.yaml"
     path.write_text(f"apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nhealthzPort: {port}\n")
     (tmp_path / "more").mkdir()
-    (tmp_path / "more/90-taints.conf").write_text("kind: KubeletConfiguration\nregisterWithTaints: []\n")
-    daemon = start("services:kubelet", f"--config={path}", f"--config-dir={tmp_path / 'more'}", "--node-labels=a=b")
+    (tmp_path / "more/90-taints.conf").write_text(
+        "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nregisterWithTaints: []\n"
+    )
+    daemon = start("kubelet:main", f"--config={path}", f"--config-dir={tmp_path / 'more'}", "--node-labels=a=b")
     assert daemon.ready()
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5) as answer:
         assert answer.read() == b"ok"
     assert daemon.stop()[0] == 0
     (tmp_path / "more/91-wrong.conf").write_text("kind: Pod\n")
     for wrong in (f"--config={tmp_path / 'none.yaml'}", f"--config-dir={tmp_path / 'more'}"):
-        broken = start("services:kubelet", wrong)
+        broken = start("kubelet:main", wrong)
         output, _ = broken.process.communicate(timeout=15)
         assert broken.process.returncode == 1
         assert "failed to load kubelet config file" in output

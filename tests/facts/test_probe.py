@@ -132,6 +132,8 @@ def test_gpus_are_measured_with_metric_unit_and_origin() -> None:
         "pcie_width": (8, "lanes"),
         "fabric_state": ("Completed", "word"),
         "fabric_status": ("Success", "word"),
+        "fabric_domain": ("00000000-0000-0000-0000-000000000000.0", "word"),
+        "fabric_bandwidth": ("Full", "word"),
     }
     driver = found[("driver_version", THE_NODE)]
     assert (driver.value, driver.unit, driver.at, driver.run, driver.origin) == (
@@ -209,7 +211,7 @@ SubState=dead
 def test_a_service_on_its_way_is_neither_up_nor_down() -> None:
     """`activating` gives no measurement; a unit that is not installed is down."""
     found = {metric: m.value for (metric, _), m in _measured(_answer(probe.STATES, SHOWN)).items()}
-    assert found == {"fabric_manager_active": 1, "imex_active": 0}
+    assert found == {"fabric_manager_active": 1, "fabric_manager_masked": 0, "imex_active": 0, "imex_masked": 1}
 
 
 KUBELET = b"""apiVersion: kubelet.config.k8s.io/v1beta1

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from toolkit.stages.provisioning import parse_reports
-from toolkit.virtual.image import first_boot
+from toolkit.image.node import first_boot
+from toolkit.stages.deploy_reports import parse_reports
 
 
 class Server(HTTPServer):

@@ -114,10 +114,10 @@ def test_a_dead_bmc_is_an_error_not_a_failure(world):
 
 
 def test_a_lost_answer_to_the_power_button_is_survived(world):
-    """The deed was done; override and button once more, in this order."""
+    """The deed was done: the script that it used up, override and button once more, in this order."""
     world.lost_answers = 1
     assert world.run().outcome is Outcome.PASSED
-    assert world.acts[4:8] == ["boot once", "reset On", "boot once", "reset On"]
+    assert world.acts[4:9] == ["boot once", "reset On", "publish boot", "boot once", "reset On"]
 
 
 def test_a_node_that_never_comes_up_times_out_with_its_last_word(world):
@@ -133,7 +133,7 @@ def test_a_machine_that_switches_itself_off_is_not_waited_for(world):
     world.silent = True
     began = world.now
     result = world.run(attempt_s=3600.0)
-    assert result.code == "IMAGE_TIMEOUT"
+    assert result.code == "DEPLOY_SILENT"
     assert (world.now - began).total_seconds() < 60
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from toolkit.errors import UsageError
-from toolkit.virtual.mirrors import debian_mirrors, parse_lines, parse_stanzas
+from toolkit.image.mirrors import debian_mirrors, parse_lines, parse_stanzas
 
 DEB822 = """\
 Types: deb deb-src

@@ -7,7 +7,20 @@ import random
 import pytest
 from locating import fabric, located
 
-from toolkit.judge.locate import Counter, Observation, Outcome, Part, PartKind, Plane, Test, believe, localise
+from toolkit.judge.locate import (
+    Counter,
+    Evidence,
+    Observation,
+    Outcome,
+    Part,
+    PartKind,
+    Plane,
+    Test,
+    believe,
+    localise,
+    next_round,
+    weigh,
+)
 from toolkit.virtual.fabric_faults import CORRUPT_FROM_BYTES, FaultClass, draw
 from toolkit.virtual.fault_model import FaultyFabric, Noise, PartFault, Trouble
 
@@ -116,3 +129,34 @@ def test_a_healthy_reading_beside_a_link_that_comes_and_goes_keeps_its_partner_c
     clean = [Observation(Test(Plane.NVLINK, tuple(range(8, 72))), Outcome.COMPLETED, 1.0, (), True)] * 3
     belief = believe(where, [*hit, *clean])
     assert {where.segments[s].name for s, p in belief.probability.items() if p > 0.05} == {"tray02:gpu1"}
+
+
+def test_every_end_is_read_as_often_as_a_soak_asks_for() -> None:
+    """On a quiet clean fabric: eight readings of every GPU and every rail, and not a round more than that takes."""
+    where = fabric("gb200-nvl72")
+    world = FaultyFabric(where, Trouble(), random.Random(1), QUIET)
+    evidence, rounds = Evidence(where), 0
+    while tests := next_round(weigh(evidence), 8).tests:
+        evidence.add(world.run(tests))
+        rounds += 1
+    read = [len(evidence.full.get(s, ())) for plane in Plane for s in set(where.columns(plane)[0]) if s >= 0]
+    assert (min(read), rounds) == (8, 8)
+
+
+def test_a_soak_finds_links_that_come_and_go_which_a_short_search_misses() -> None:
+    """Forty drawn flapping links: those named with eight readings of every end, against those named without."""
+    where = fabric("gb200-nvl72")
+
+    def named(soak: int) -> int:
+        found = 0
+        for seed in range(40):
+            trouble = draw(FaultClass.FLAPPING_LINK, where, random.Random(f"soak {seed}"))
+            assert trouble is not None
+            bad = {s.name for s in where.segments for f in trouble.faults if f.part in s.parts}
+            convicted = {s.segment.name for s in located(where, trouble, seed, soak=soak).convicted}
+            assert convicted <= bad, f"seed {seed}"
+            found += convicted == bad
+        return found
+
+    short, soaked = named(0), named(8)
+    assert soaked >= 38 and soaked > short

@@ -32,7 +32,9 @@ def test_an_event_is_read_back_as_it_was_recorded(ledger: Ledger, clock: Callabl
     assert event.body == {"a": [1, 2.5, None, "ü"]}
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(body=st.dictionaries(st.text(), JSON, max_size=4), what=st.text(max_size=20))
 def test_any_json_body_survives(ledger: Ledger, body: dict[str, object], what: str) -> None:
     """What came from a node may hold NUL, odd Unicode and deep values."""

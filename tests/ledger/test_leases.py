@@ -8,11 +8,13 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
 from toolkit.errors import BusyError
 from toolkit.ledger import Change, EventKind, LeaseLostError, Ledger, NewEvent
+from toolkit.ledger import holder as holders
 from toolkit.ledger.holder import is_gone, this_process
 from toolkit.rack.lifecycle import Move, NodeState, Outcome, Stage
 
@@ -129,3 +131,15 @@ def test_this_process_is_not_gone_and_a_reused_pid_is() -> None:
     started = mine.rpartition("(")[2].split()[0]
     assert is_gone(mine.replace(f"({started} ", "(1 "))
     assert f"pid {os.getpid()} " in mine
+
+
+@pytest.mark.root
+def test_a_holder_whose_process_is_hidden_is_not_gone() -> None:
+    """hidepid= and systemd's ProtectProc= hide other users' processes: then only the expiry ends it."""
+    source = Path(holders.__file__).read_text() + f"\nprint(is_gone({this_process()!r}))"
+    hidden = "mount -t proc -o hidepid=2 proc /proc && exec setpriv --reuid=65534 --regid=65534 --clear-groups"
+    said = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", f'{hidden} /usr/bin/python3 -I -c "$0"', source],
+        check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    assert said == "False\n"

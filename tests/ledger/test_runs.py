@@ -111,7 +111,9 @@ def test_history_is_every_move_in_order(ledger: Ledger) -> None:
     ]
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(walk=st.lists(st.tuples(st.sampled_from(["n1", "n2"]), st.integers(0, 11), st.booleans()), max_size=12))
 def test_the_tables_always_say_what_the_events_say(
     ledger: Ledger, assert_whole: Callable[[Ledger, str], None], walk: list[tuple[str, int, bool]]

@@ -80,3 +80,14 @@ def test_any_changed_fact_keeps_the_node_out(data: st.DataObject) -> None:
     answer = may_admit(CERTIFICATE, now, NOW)
     assert answer.allowed == (now.digest == NODE.digest)
     assert answer.allowed or "is not as certificate abababababab certified it" in answer.reason
+
+
+def test_a_certificate_that_a_signed_list_revokes_for_a_node_admits_it_no_more() -> None:
+    """For that node alone; the ledger's word counts beside the list's."""
+    listed = replace(CERTIFICATE, revoked=(("node1", "GPU recalled"),))
+    answer = may_admit(listed, NODE, NOW)
+    assert not answer.allowed
+    assert "is revoked for node1: GPU recalled" in answer.reason
+    assert may_admit(replace(CERTIFICATE, revoked=(("node2", "x"),)), NODE, NOW).allowed
+    on_record = {(CERTIFICATE.digest, "node1"): "drained", ("ff" * 32, "node1"): "another certificate"}
+    assert "is revoked for node1: drained" in may_admit(CERTIFICATE, NODE, NOW, on_record).reason

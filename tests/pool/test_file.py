@@ -13,9 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from toolkit.errors import InputError, UndecidedError
+from toolkit.errors import BusyError, InputError, UndecidedError
 from toolkit.pool.file import FilePool
-from toolkit.pool.model import Pool, PoolNode
+from toolkit.pool.lead import lead
+from toolkit.pool.model import NODE_GONE, NODE_SHUT, DrainEnd, Pool, PoolNode, SmokeEnd
 
 EXPIRES = datetime(2026, 12, 23, 8, 0, tzinfo=UTC)
 DIGEST = "ab" * 32
@@ -89,7 +90,9 @@ def test_a_stranger_is_not_admitted_and_need_not_be_evicted(pool: Pool) -> None:
     assert pool.nodes() == {}
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(reason=st.text(max_size=60), label=st.text(max_size=20))
 def test_any_text_survives_the_file(pool: Pool, reason: str, label: str) -> None:
     """A reason may quote a node; YAML's `no`, `~`, `1.10` and `10:20` stay text."""
@@ -180,3 +183,84 @@ def test_a_full_disk_changes_nothing(tmp_path: Path) -> None:
         assert sorted(p.name for p in disk.iterdir()) == [".demo.yml.lock", "ballast", "demo.yml"]
     finally:
         subprocess.run(["umount", disk], check=True)
+
+
+def test_a_file_knows_no_jobs_and_says_so(pool: Pool) -> None:
+    """A drain shuts the member and leaves what runs undecided; a smoke collective is not asked."""
+    pool.register("node1", "joined")
+    pool.admit("node1", DIGEST, EXPIRES, {})
+    drained = pool.drain("node1", "repair", 60)
+    assert (drained.end, drained.left) == (DrainEnd.UNDECIDED, ())
+    assert "ask the scheduler" in drained.why
+    assert not pool.nodes()["node1"].admitted
+    assert pool.smoke(["node1"], 60).end is SmokeEnd.NOT_ASKED
+
+
+def test_many_are_shut_in_one_change_and_a_broken_file_shuts_none(pool: Pool, file: Path) -> None:
+    """Each for its own reason; strangers stay strangers; who may still take jobs is told."""
+    for node in ("node1", "node2", "node3"):
+        pool.register(node, "joined", {"leaf": "l1"})
+        pool.admit(node, DIGEST, EXPIRES, {"leaf": "l1"})
+    assert pool.evict_all({"node1": "recall", "node2": "fan", "node9": "recall"}) == {}
+    assert pool.evict_all({}) == {}
+    assert {name: (m.admitted, m.reason) for name, m in pool.nodes().items()} == {
+        "node1": (False, "recall"),
+        "node2": (False, "fan"),
+        "node3": (True, f"certificate {DIGEST[:12]} in force until {EXPIRES.isoformat()}"),
+    }
+    assert pool.nodes()["node1"].labels == {"leaf": "l1"}
+    file.write_text("nodes: [broken]\n")
+    failed = pool.evict_all({"node3": "recall"})
+    assert "one key 'nodes'" in failed["node3"].message
+
+
+def test_members_that_went_or_were_taken_out_by_hand_are_signs(pool: Pool, file: Path) -> None:
+    """Those that take jobs are none, and neither are members that nobody asked about."""
+    for node in ("node1", "node2", "node3"):
+        pool.register(node, "joined")
+        pool.admit(node, DIGEST, EXPIRES, {})
+    pool.evict("node2", "smells of smoke")
+    pool.evict("node3", "not asked about")
+    found = {s.node: s for s in pool.signs(["node1", "node2", "node9"], EXPIRES)}
+    assert {node: s.code for node, s in found.items()} == {"node2": NODE_SHUT, "node9": NODE_GONE}
+    assert found["node2"].detail == "smells of smoke"
+    assert found["node2"].source == f"pool file {file}"
+
+
+def test_labels_of_a_member_are_kept_until_new_ones_are_given(pool: Pool) -> None:
+    """None is not the same as no labels."""
+    pool.register("node1", "joined", {"leaf": "l1"})
+    pool.register("node1", "again")
+    assert pool.nodes()["node1"].labels == {"leaf": "l1"}
+    pool.register("node1", "again", {})
+    assert pool.nodes()["node1"].labels == {}
+
+
+def test_one_regulator_leads_and_the_next_is_told_who(pool: Pool, file: Path) -> None:
+    """A process that is killed gives the lead back by dying."""
+    with (
+        pool.leading("ada@deploy1 pid 7"),
+        pytest.raises(BusyError, match="ada@deploy1 pid 7 admits nodes to"),
+        FilePool(file).leading("bob"),
+    ):
+        raise AssertionError("two lead")
+    script = (
+        "import sys, time; from pathlib import Path; from toolkit.pool.file import FilePool\n"
+        "with FilePool(Path(sys.argv[1])).leading('eve'):\n    print('leads', flush=True)\n    time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script, str(file)], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None and other.stdout.readline() == b"leads\n"
+        with pytest.raises(BusyError, match="eve"), pool.leading("ada"):
+            raise AssertionError("two lead")
+        other.kill()
+    with pool.leading("ada"):
+        assert file.with_name(f".{file.name}.regulator").read_text() == "ada\n"
+
+
+def test_what_goes_wrong_under_the_lead_is_not_taken_for_a_lead_that_is_not_there(pool: Pool, tmp_path: Path) -> None:
+    """An error of the block comes out as it is; a lock that cannot be written is undecided, and names its file."""
+    with pytest.raises(FileNotFoundError, match="its own"), pool.leading("ada"):
+        raise FileNotFoundError("its own")
+    (tmp_path / "file").touch()
+    with pytest.raises(UndecidedError, match="take turns, cannot be written"), lead(tmp_path / "file/l", "ada", "x"):
+        raise AssertionError("nobody leads")

@@ -9,13 +9,31 @@ from hypothesis import strategies as st
 from burnin.nccl.collective import Collective as NodeCollective
 from burnin.suites import BY_NAME
 from burnin.workload import OwnProcess
-from toolkit.judge.forecast import LAUNCH_S, forecast
-from toolkit.rack.burnin_plan import BUDGETS, RUN_TODAY, Collective, Figure, LevelName, most, total, unknown
+from toolkit.judge import levels
+from toolkit.judge.forecast import forecast
+from toolkit.judge.lint import sku_named
+from toolkit.judge.pace import LAUNCH_S
+from toolkit.rack.burnin_plan import (
+    BUDGETS,
+    RAIL_READINGS,
+    RAIL_SEARCH_S,
+    RAIL_TEST,
+    RAIL_TESTS_AT_ONCE,
+    Collective,
+    Figure,
+    LevelName,
+    level_name,
+    most,
+    run_today,
+    total,
+    unknown,
+)
 from toolkit.rack.claims import load_skus
 from toolkit.rack.loading import load_rack
-from toolkit.rack.model import Mode, Suite, UnitKind
+from toolkit.rack.model import Mode, Suite, UnitKind, WideLevel
 from toolkit.rack.power import ramp_seconds
 from toolkit.settings import load
+from toolkit.stages import level_tests, rails
 
 INVENTORY = load({}).inventory
 SKUS = load_skus(INVENTORY)
@@ -93,12 +111,12 @@ def test_a_dgx_scalable_unit_goes_from_its_nodes_over_rails_and_leaves_to_the_wh
     assert [found.name for found in plan.levels if found.absent] == [LevelName.DOMAIN, LevelName.RACKS]
     assert "NVLink ends at the node" in level(plan, LevelName.DOMAIN).absent
     (pairs,) = level(plan, LevelName.RAILS).tests
-    assert (pairs.groups, pairs.rounds, pairs.ranks) == (15 * 8, 3, 2)
+    assert (pairs.groups, pairs.rounds, pairs.ranks) == (16, RAIL_READINGS * 8, 2)  # 120 pairs, 16 at once
     assert [(t.name, t.groups, t.ranks) for t in level(plan, LevelName.LEAF).tests] == [
         ("all_reduce", 8, 31),
         ("alltoall", 8, 31),
     ]
-    assert {t.ranks for t in level(plan, LevelName.UNIT).tests} == {248}
+    assert [(t.name, t.ranks) for t in level(plan, LevelName.UNIT).tests] == [("all_reduce", 248), ("alltoall", 248)]
 
 
 def test_minutes_of_the_nodes_are_budget_closed_form_cool_down_and_ramp():
@@ -120,29 +138,63 @@ def test_between_nodes_time_follows_from_the_ceiling_where_nobody_published_a_fi
     """A pair on one rail has one HCA; all_reduce over 31 nodes is bound by their NICs."""
     plan = plan_of(DGX)
     (pairs,) = level(plan, LevelName.RAILS).tests
-    assert pairs.cost.minutes.value == pytest.approx(3 * MOVED_GB / 50 / 60, rel=1e-4)
-    assert "3 x sendrecv" in pairs.cost.minutes.source
+    assert pairs.cost.minutes.value == pytest.approx(64 * RAIL_TEST.bytes_moved / 50e9 / 60, rel=1e-4)
+    assert "64 x all_reduce" in pairs.cost.minutes.source
     assert "no published figure: ceiling" in pairs.cost.minutes.source
     over_all = level(plan, LevelName.UNIT).tests[0].cost.minutes
     assert over_all.value == pytest.approx(MOVED_GB * 2 / (400 * 31 / 30) / 60, rel=1e-4)
 
 
-def test_a_deadline_leaves_a_slow_rail_time_to_be_measured():
-    """That of a node's collective where it is enough; in the long suite a rail of 50 GB/s takes longer than that."""
-    (standard,), (long,) = (level(plan_of(DGX, suite), LevelName.RAILS).tests for suite in (Suite.STANDARD, Suite.LONG))
+def test_a_deadline_leaves_a_slow_leaf_time_to_be_measured():
+    """That of a node's collective where it is enough; over one port of 50 GB/s all_reduce takes longer than that."""
+    (reduce, _), (long, _) = (
+        level(plan_of(DGX, suite), LevelName.LEAF).tests for suite in (Suite.STANDARD, Suite.LONG)
+    )
+    _, unit = (t for t in level(plan_of(DGX), LevelName.UNIT).tests)
     on_node = BUDGETS[Suite.STANDARD].collectives[0].deadline_s
-    assert standard.cost.minutes_at_most.value == 3 * (on_node + LAUNCH_S) / 60
-    assert long.cost.minutes_at_most.value == pytest.approx(2 * long.cost.minutes.value + 3 * LAUNCH_S / 60)
+    assert unit.cost.minutes_at_most.value == (on_node + LAUNCH_S) / 60
+    for test in (reduce, long):
+        assert test.cost.minutes_at_most.value == pytest.approx(2 * test.cost.minutes.value + LAUNCH_S / 60)
+
+
+def test_the_rails_are_planned_as_they_are_run():
+    """The search's own collective, sizes, deadline, and how many at once."""
+    ran = (rails.COLLECTIVE, rails.SMALLEST_BYTES, rails.LARGEST_BYTES, rails.ITERATIONS, rails.TEST_SECONDS)
+    assert Collective(*ran) == RAIL_TEST
+    assert (rails.MOST_AT_ONCE, rails.SEARCH_TIME.total_seconds()) == (RAIL_TESTS_AT_ONCE, RAIL_SEARCH_S)
+    assert dict(levels.ALONE) == rails.ALONE
+
+
+@pytest.mark.parametrize("rack", [DGX, NVL72, DEMO, PAIR], ids=lambda rack: rack.name)
+def test_the_levels_are_planned_as_they_are_run(rack):
+    """The same collectives among as many ranks, and the order of each has the sizes and the deadline of the plan."""
+    nodes, suite = [n.name for n in rack.nodes], rack.profile.suite
+    plan = plan_of(rack, suite)
+    for name, tests in levels.wide(rack, nodes, suite, sku_named(rack.profile.sku, SKUS)).items():
+        planned = level(plan, level_name(name))
+        if isinstance(tests, str):
+            assert planned.absent == tests
+            continue
+        for test, shown in zip(tests, planned.tests, strict=True):
+            orders = [level_tests.order_of(rack, test, c, "x") for wave in test.waves for c in wave]
+            assert (shown.name, shown.groups, shown.rounds) == (test.kind, len(test.waves[0]), len(test.waves))
+            assert {o.collective for o in orders} == {test.kind} and max(o.ranks for o in orders) == shown.ranks
+            assert {(o.smallest, o.largest, o.iterations) for o in orders} == {
+                (levels.SMALLEST, BUDGETS[suite].collectives[0].largest, BUDGETS[suite].collectives[0].iterations)
+            }
+            assert len(test.waves) * orders[0].deadline_s / 60 == pytest.approx(shown.cost.minutes_at_most.value)
 
 
 def test_an_nvl72_rack_has_its_domain_and_says_that_its_leaves_are_elsewhere():
-    """Five collectives over 72 GPUs; energy of the GPUs alone, since nobody states what a tray takes."""
+    """Two collectives over 72 GPUs; energy of the GPUs alone, since nobody states what a tray takes."""
     plan = plan_of(NVL72)
     domain = level(plan, LevelName.DOMAIN)
-    assert [t.name for t in domain.tests] == ["all_reduce", "all_gather", "reduce_scatter", "alltoall", "sendrecv"]
+    assert [t.name for t in domain.tests] == ["all_reduce", "alltoall"]
     assert {t.ranks for t in domain.tests} == {72}
     assert "770 GB/s (healthy, NVIDIA/aicr PR#2785" in domain.tests[0].cost.minutes.source
-    assert "no leaf is among its units" in level(plan, LevelName.RAILS).absent
+    (rails_test,) = level(plan, LevelName.RAILS).tests
+    assert "over 4 rails" in rails_test.on, "what joins a rail outside is taken for its leaf"
+    assert "no leaf is among its units" in level(plan, LevelName.LEAF).absent
     assert "several such racks" in level(plan, LevelName.UNIT).absent
     assert plan.power.startswith("GPUs only, at their 1,200 W")
     assert plan.today.kw.value == pytest.approx(86.4)
@@ -154,7 +206,11 @@ def test_a_virtual_rack_has_deadlines_and_no_made_up_speed_or_power():
     assert [found.name for found in plan.levels if found.absent] == [LevelName.DOMAIN, LevelName.RACKS]
     for cost in (plan.today, plan.whole):
         assert (cost.minutes.value, cost.kwh.value, cost.kw.value) == (None, None, None)
-    assert plan.today.minutes_at_most.value == BUDGETS[Suite.REHEARSAL].deadline_s / 60
+    tests = [t for found in plan.levels if found.runs_today for t in found.tests]
+    assert [t.name for t in tests] == ["suite rehearsal", "all_reduce", "all_reduce", "alltoall", "all_reduce"]
+    on_node = BUDGETS[Suite.REHEARSAL].collectives[0].deadline_s
+    limit = BUDGETS[Suite.REHEARSAL].deadline_s + 4 * RAIL_TEST.deadline_s + 3 * (on_node + LAUNCH_S)
+    assert plan.today.minutes_at_most.value == pytest.approx(limit / 60)
     assert any("time of a rehearsal" in words for words in plan.whole.minutes.lacking)
     assert any("states no gpu_power_watts" in words for words in plan.whole.kwh.lacking)
     assert plan.ramp.gpu_kw.value is None
@@ -184,10 +240,10 @@ def test_every_number_is_known_with_a_source_or_unknown_with_a_reason(rack, suit
 
 
 def test_two_nodes_are_a_pair_and_no_leaf_of_their_own():
-    """One round: there is no third partner. The two are a scalable unit all the same: eight leaves join them."""
+    """There is no third partner: the one pair is read as often as any. The two are a scalable unit all the same."""
     plan = plan_of(PAIR)
     (pairs,) = level(plan, LevelName.RAILS).tests
-    assert (pairs.groups, pairs.rounds) == (8, 1)
+    assert (pairs.groups, pairs.rounds) == (8, RAIL_READINGS) and pairs.name == "all_reduce"
     assert "their pairs are all there is" in level(plan, LevelName.LEAF).absent
     assert level(plan, LevelName.UNIT).tests
 
@@ -202,9 +258,12 @@ def test_a_node_alone_has_no_level_but_its_own():
 
 def test_more_rails_than_gpus_take_turns():
     """A rail test wants a GPU of its own: eight rails of a node with four GPUs are measured in two turns."""
-    rack = replace(DGX, profile=replace(DGX.profile, gpus_per_node=4))
-    (pairs,) = level(plan_of(rack), LevelName.RAILS).tests
-    assert (pairs.groups, pairs.rounds) == (60, 6)
+    rack = replace(DEMO, profile=replace(DEMO.profile, gpus_per_node=4))
+    (pairs,) = level(plan_of(rack, Suite.REHEARSAL), LevelName.RAILS).tests
+    assert (pairs.groups, pairs.rounds) == (12, 4)
+    on_leaves = levels.wide(rack, [n.name for n in rack.nodes], Suite.REHEARSAL, None)[WideLevel.LEAF]
+    assert not isinstance(on_leaves, str)
+    assert [[c.gpu for c in wave] for wave in on_leaves[0].waves] == [[0, 1, 2, 3], [0, 1, 2, 3]]
 
 
 def test_racks_are_measured_in_pairs_where_another_like_rack_is_named():
@@ -264,8 +323,11 @@ def test_the_ramp_is_the_profiles_unless_a_step_is_asked_for():
 
 def test_what_runs_today_is_said_in_one_place_and_totalled_apart():
     """A level that is planned and not run yet is in no total of today."""
-    plan = plan_of(DGX)
-    assert {found.name for found in plan.levels if found.runs_today} == RUN_TODAY
+    rack = replace(DGX, profile=replace(DGX.profile, levels=(WideLevel.LEAF,), rail_test=True))
+    plan = plan_of(rack)
+    today = {LevelName.NODES, LevelName.RAILS, LevelName.LEAF}
+    assert {found.name for found in plan.levels if found.runs_today} == today == run_today(rack.profile, Suite.STANDARD)
+    assert run_today(rack.profile, Suite.QUICK) == {LevelName.NODES}, "what follows rests on the profile's own suite"
     runs = [found.cost.minutes.value for found in plan.levels if found.runs_today and found.tests]
     assert plan.today.minutes.value == pytest.approx(sum(runs))
     assert plan.whole.minutes.value == pytest.approx(sum(f.cost.minutes.value for f in plan.levels if f.tests))

@@ -247,7 +247,9 @@ def test_the_demo_rack_has_the_addresses_the_virtual_rack_gives(shipped):
         assert node.host.disk.serial == f"VD{number:08d}"
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None, max_examples=60
+)
 @given(st.data())
 def test_any_corrupted_character_loads_or_is_refused(shipped, tmp_path, data):
     """No exception but InputError leaves the loader, whatever one character of the demo rack becomes."""

@@ -5,7 +5,7 @@ from ClusterShell.NodeSet import NodeSet
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolkit.rack.nodeset import FoldError, expand
+from toolkit.rack.nodeset import FoldError, expand, fold
 
 
 @pytest.mark.parametrize(
@@ -61,3 +61,23 @@ def test_any_text_unfolds_or_is_refused(text):
         assert len(expand(text)) <= 4096
     except FoldError as error:
         assert str(error)
+
+
+@given(st.lists(st.from_regex(r"[a-z]{1,3}[0-9]{0,4}", fullmatch=True), min_size=1, max_size=30))
+def test_what_is_folded_unfolds_to_the_same_names(names):
+    """Each once; numbers that begin with a zero keep it."""
+    assert sorted(expand(fold(names))) == sorted(set(names))
+
+
+@pytest.mark.parametrize(
+    ("names", "folded"),
+    [
+        (["node2", "node1", "node3", "node10"], "node[1-3,10]"),
+        (["n01", "n02", "n10"], "n[01-02,10]"),
+        (["gpu", "r1s1", "r2s1"], "gpu,r1s1,r2s1"),
+        ([], ""),
+    ],
+)
+def test_how_names_are_folded(names, folded):
+    """By the number they end with, in its order."""
+    assert fold(names) == folded

@@ -23,6 +23,8 @@ BAD = [
     ("gpus_per_node: 2", "gpus_per_node: two", 5, "gpus_per_node", "not a number"),
     ("image: small.img.zst", "image: ../../etc/passwd", 9, "image", "no folders"),
     ("lifetime: 30d", "lifetime: 1 month", 10, "certificate_lifetime", "30d"),
+    ("lifetime: 30d", "lifetime: 30d\ncertificate_lifetime_source:", 11, "certificate_lifetime_source", "is empty"),
+    ("lifetime: 30d", "lifetime: 30d\nlifetime_source: x", 11, "lifetime_source", "no such field"),
     ("sku: Small\n", "sku: Small\nlicence: x\n", 3, "licence", "no such field"),
     ("sku: Small\n", "", 1, "sku", "is missing"),
     ("code: DRIVER_VERSION_WRONG", "code: driver", 14, "gates[0].code", "upper-case"),
@@ -69,6 +71,41 @@ def numeric(metric: str, unit: str, scope: str, operator: str, limit: str) -> st
     more = first.replace("DRIVER_VERSION_WRONG", "MORE").replace("driver_version", metric)
     more = more.replace("unit: version", f"unit: {unit}").replace("scope: node", f"scope: {scope}")
     return PROFILE + more.replace("operator: equals", f"operator: {operator}").replace("580.95.05", limit)
+
+
+OF_ALL_GATHER = ("nccl_all_gather_busbw_gb_per_s", "GB/s", "node", "at_least", "300")
+
+
+@pytest.mark.parametrize("suite", ["suite: quick\n", ""])
+def test_a_suite_that_could_never_certify_is_refused_with_its_line(inventory, suite):
+    """Quick, which is what a profile without a word means, runs two collectives: no gate may be required of others."""
+    text = numeric(*OF_ALL_GATHER).replace("image: small", f"{suite}image: small")
+    inventory.profile(text)
+    with pytest.raises(InputError) as refused:
+        load_profile("small", inventory.folder)
+    (problem,) = refused.value.problems
+    assert (problem.field, problem.line) == ("suite", 9 if suite else 1)
+    assert "quick runs no all_gather, and MORE are required of it" in problem.wrong
+
+
+def test_quick_certifies_where_no_gate_is_required_of_what_it_leaves_out(inventory):
+    """As of a profile without collectives, or with those that it runs."""
+    of_all_reduce = ("nccl_busbw_gb_per_s", *OF_ALL_GATHER[1:])
+    for text in (
+        PROFILE,
+        numeric(*of_all_reduce),
+        numeric(*OF_ALL_GATHER).replace("image:", "suite: standard\nimage:"),
+    ):
+        inventory.profile(text)
+        assert load_profile("small", inventory.folder).suite in (Suite.QUICK, Suite.STANDARD)
+
+
+def test_rails_of_nodes_without_hcas_are_refused(inventory):
+    """What cannot be measured is not asked for."""
+    text = PROFILE.replace("hcas_per_node: 2", "hcas_per_node: 0\nrail_test: true")
+    inventory.profile(text)
+    with pytest.raises(InputError, match="its nodes have no HCA"):
+        load_profile("small", inventory.folder)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +199,8 @@ def test_the_virtual_rack_is_judged_by_the_gates_of_the_metal(shipped):
     """But for the host's speed, which is left out by name and with the reason."""
     virtual, metal = load_profile("virtual-dgx-h100", shipped), load_profile("dgx-h100", shipped)
     left_out = dict(virtual.left_out)
-    assert set(left_out) == {"HBM_BANDWIDTH_LOW", "PCIE_BANDWIDTH_LOW"}
+    relative = {"HBM_BANDWIDTH_BELOW_PEERS", "GEMM_RATE_BELOW_PEERS", "PCIE_BANDWIDTH_BELOW_PEERS"}
+    assert set(left_out) == {"HBM_BANDWIDTH_LOW", "PCIE_BANDWIDTH_LOW"} | relative
     assert all("host" in why for why in left_out.values())
     assert virtual.gates == tuple(g for g in metal.gates if g.code not in left_out)
     assert (virtual.suite, metal.suite) == (Suite.REHEARSAL, Suite.STANDARD)
@@ -214,4 +252,4 @@ def test_every_metric_is_of_a_scope_and_says_what_it_is():
         assert name == metric.name
         assert metric.scope in Scope
         assert metric.meaning
-    assert set(Operator) == {"at_least", "at_most", "equals", "one_of", "same_across"}
+    assert set(Operator) == {"at_least", "at_most", "equals", "one_of", "same_across", "peers"}

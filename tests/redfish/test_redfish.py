@@ -15,7 +15,7 @@ import pytest
 from toolkit import redfish
 from toolkit.errors import InputError, UndecidedError, UnreachableError, UsageError
 from toolkit.rack.model import Bmc
-from toolkit.redfish import BmcRefusedError, Credentials, Power, Reset, connect, load_credentials
+from toolkit.redfish import AcCycle, BmcRefusedError, Credentials, Power, Reset, connect, load_credentials, transport
 from toolkit.virtual.tls import Authority
 
 SYSTEM = "/redfish/v1/Systems/DGX"
@@ -196,7 +196,7 @@ def test_a_hundred_megabytes_are_not_read(service, ca):
 
 def test_an_answer_that_drips_is_cut(service, ca, monkeypatch):
     """A byte now and then keeps every single wait short; the whole is bounded too."""
-    monkeypatch.setattr(redfish, "ANSWER_S", 0.5)
+    monkeypatch.setattr(transport, "ANSWER_S", 0.5)
 
     def drip() -> Iterator[bytes]:
         for _ in range(100):
@@ -211,6 +211,19 @@ def test_an_answer_that_drips_is_cut(service, ca, monkeypatch):
 def test_a_missing_serial_is_undecided(service, ca):
     """Without a serial nobody may say that this is the planned machine."""
     service.documents[SYSTEM]["SerialNumber"] = "  "
+    with pytest.raises(UndecidedError, match="no serial"):
+        connect(service.bmc, LOGIN, ca).identity()
+
+
+def test_a_blank_serial_is_the_chassis_own(service, ca):
+    """Some BMCs leave the system's blank; one chassis holds it, and of two nobody picks."""
+    chassis(service)
+    service.documents["/redfish/v1/Chassis/BMC_0"]["SerialNumber"] = " CH01 "
+    service.documents[SYSTEM]["SerialNumber"] = ""
+    held = service.documents[SYSTEM]["Links"]
+    held["Chassis"] = [{"@odata.id": "/redfish/v1/Chassis/BMC_0"}]
+    assert connect(service.bmc, LOGIN, ca).identity().serial == "CH01"
+    held["Chassis"].append({"@odata.id": "/redfish/v1/Chassis/Other"})
     with pytest.raises(UndecidedError, match="no serial"):
         connect(service.bmc, LOGIN, ca).identity()
 
@@ -276,3 +289,62 @@ def test_a_missing_credential_file_is_a_usage_error(tmp_path):
     """It says which file to write."""
     with pytest.raises(UsageError, match=r"bmc\.yml"):
         load_credentials(tmp_path / "bmc.yml", "bmc")
+
+
+# Standby power
+
+
+def chassis(service, **actions):
+    """The service lists one chassis, with these actions of its own."""
+    path = "/redfish/v1/Chassis"
+    service.documents["/redfish/v1"]["Chassis"] = {"@odata.id": path}
+    service.documents[path] = {
+        "@odata.id": path, "Name": "collection", "Members": [{"@odata.id": f"{path}/BMC_0"}], "Members@odata.count": 1,
+    }  # fmt: skip
+    service.documents[f"{path}/BMC_0"] = {
+        "@odata.id": f"{path}/BMC_0", "Id": "BMC_0", "Name": "BMC", "ChassisType": "Module", "Actions": actions,
+    }  # fmt: skip
+    return f"{path}/BMC_0"
+
+
+def test_an_ac_cycle_is_asked_for_as_the_bmc_offers_it(service, ca):
+    """The standard's word on the system, NVIDIA's own on a chassis, none where none is listed; asked exactly once."""
+    client = connect(service.bmc, LOGIN, ca)
+    path = chassis(service)
+    assert client.ac_cycle() is None
+    target = f"{path}/Actions/Oem/NvidiaChassis.AuxPowerReset"
+    aux = {"target": target, "ResetType@Redfish.AllowableValues": ["AuxPowerCycle", "AuxPowerCycleForce"]}
+    chassis(service, Oem={"#NvidiaChassis.AuxPowerReset": aux})
+    assert client.ac_cycle() == AcCycle(target, "AuxPowerCycleForce")
+    client.cut_ac(AcCycle(target, "AuxPowerCycleForce"))
+    posted = [(path, body) for method, path, body in service.asked if method == "POST"]
+    assert posted == [(target, {"ResetType": "AuxPowerCycleForce"})]
+    reset = service.documents[SYSTEM]["Actions"]["#ComputerSystem.Reset"]
+    reset["ResetType@Redfish.AllowableValues"].append("FullPowerCycle")
+    assert connect(service.bmc, LOGIN, ca).ac_cycle() == AcCycle(reset["target"], "FullPowerCycle")
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        {"target": "https://elsewhere.example/x", "ResetType@Redfish.AllowableValues": ["AuxPowerCycleForce"]},
+        {"target": 7, "ResetType@Redfish.AllowableValues": ["AuxPowerCycleForce"]},
+        {"target": "/redfish/v1/x", "ResetType@Redfish.AllowableValues": "AuxPowerCycleForce"},
+        {"target": "/redfish/v1/x", "ResetType@Redfish.AllowableValues": ["On"]},
+        [],
+    ],
+)
+def test_an_action_that_is_none_is_not_taken_for_one(service, ca, action):
+    """Another host's address, other words, other shapes."""
+    chassis(service, Oem={"#NvidiaChassis.AuxPowerReset": action})
+    assert connect(service.bmc, LOGIN, ca).ac_cycle() is None
+
+
+def test_an_ac_cycle_whose_answer_is_lost_is_not_asked_for_again(service, ca):
+    """The BMC may go down with its own power: two cycles are not one."""
+    client = connect(service.bmc, LOGIN, ca)
+    client.power()
+    service.drops = 1
+    with pytest.raises(UnreachableError):
+        client.cut_ac(AcCycle(f"{SYSTEM}/Actions/ComputerSystem.Reset", "FullPowerCycle"))
+    assert len([1 for method, _, _ in service.asked if method == "POST"]) == 1

@@ -11,7 +11,7 @@ from toolkit.judge.evidence import Measurement, Subject
 from toolkit.judge.part import GpuSeat
 from toolkit.judge.subjects import planned_subjects
 from toolkit.judge.verdict import Answer, judge
-from toolkit.rack.gate import Scope
+from toolkit.rack.gate import Operator, Scope
 from toolkit.rack.loading import load_rack
 from toolkit.report.burnin import NodeBurnin, burnin_view, collective_lines, finding_lines, gpu_lines
 from toolkit.report.gpu_watch import GpuWatch
@@ -29,7 +29,7 @@ NOW = datetime.now(UTC)
 def measured(*faults):
     """What a burn-in of the node with these faults measures."""
     found = []
-    for record in BurnIn(NODE, RACK.profile, faults).records("run", 0):
+    for record in BurnIn(NODE, RACK.profile, faults, "run", RACK.profile.suite).records(0):
         if record.record == "measurement":
             subject = Subject(Scope.NODE, NODE.name)
             if record.gpu is not None:
@@ -40,7 +40,8 @@ def measured(*faults):
 
 def result(measurements, seats=SEATS):
     """The node's burn-in as the verb would show it, by the burn-in's gates."""
-    gates = [g for g in RACK.profile.gates if g.stage == "burnin"]
+    # Of one node: nothing is compared with siblings.
+    gates = [g for g in RACK.profile.gates if g.stage == "burnin" and g.operator is not Operator.PEERS]
     gates = [g for g in gates if any(m.metric == g.metric for m in measurements)]
     profile = RACK.profile
     verdict = judge(gates, planned_subjects(NODE, profile), measurements, NOW, profile.evidence_max_age)

@@ -209,7 +209,7 @@ def test_time_over_leaves_the_hanging_host_unknown_and_the_finished_one_ok(setti
     started = time.monotonic()
     result = play("node1", "node2", timeout_s=15)
     assert result.status == "timeout"
-    assert time.monotonic() - started < 40
+    assert time.monotonic() - started < 27
     assert result.hosts["node1"].outcome is HostOutcome.OK
     assert result.hosts["node2"].outcome is HostOutcome.UNKNOWN
     assert "time over after 15 s" in result.hosts["node2"].message

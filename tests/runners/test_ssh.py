@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from getpass import getuser
 from pathlib import Path
@@ -53,6 +55,22 @@ def test_a_connection_that_broke_is_opened_anew(shell: SshShell, node: Unit) -> 
     assert shell.run(node, ["echo", "back"], 10).stdout == b"back\n"
 
 
+def test_a_machine_that_is_slow_for_a_while_loses_no_errand(
+    shell: SshShell, node: Unit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second errand waits in vain for the first one's connection, and opens another; the first goes on to its end."""
+    monkeypatch.setattr("toolkit.runners.ssh.STALE_SECONDS", 0.5)
+    session = int(shell.run(node, ["sh", "-c", "echo $PPID"], 10).stdout)
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(shell.run, node, ["sh", "-c", "sleep 1.5; echo $PPID"], 20)
+        time.sleep(0.3)
+        os.kill(session, signal.SIGSTOP)
+        second = threads.submit(shell.run, node, ["sh", "-c", "echo $PPID"], 20)
+        assert int(second.result().stdout) != session
+        os.kill(session, signal.SIGCONT)
+        assert int(first.result().stdout) == session
+
+
 def test_many_threads_share_nodes(shell: SshShell, rack: Rack) -> None:
     """Side by side on both nodes; nobody gets another's answer."""
     answers: dict[int, bytes] = {}
@@ -66,6 +84,24 @@ def test_many_threads_share_nodes(shell: SshShell, rack: Rack) -> None:
     for t in threads:
         t.join()
     assert answers == {i: f"{i}\n".encode() for i in range(8)}
+
+
+def test_more_errands_at_once_than_a_server_has_sessions_for_take_turns(
+    shell: SshShell, node: Unit, tmp_path: Path
+) -> None:
+    """sshd opens ten sessions on a connection: two dozen commands and files beside one another all get through."""
+    local = tmp_path / "local"
+    local.write_bytes(b"x" * 1000)
+
+    def errand(number: int) -> bytes:
+        if number % 3 == 0:
+            shell.put(node, local, f"{tmp_path}/remote{number}")
+            return shell.read(node, f"{tmp_path}/remote{number}", 0, 10)
+        return shell.run(node, ["sh", "-c", f"sleep 0.3; echo {number}"], 30).stdout
+
+    with ThreadPoolExecutor(24) as pool:
+        told = list(pool.map(errand, range(24)))
+    assert told == [b"x" * 10 if n % 3 == 0 else f"{n}\n".encode() for n in range(24)]
 
 
 def test_a_dead_port_is_unreachable_with_node_and_address(shell: SshShell, rack: Rack) -> None:
@@ -84,6 +120,19 @@ def test_another_host_key_is_not_unreachable(shell: SshShell, settings: Settings
         shell.run(node, ["true"], 5)
     assert not isinstance(caught.value, UnreachableError)
     assert "who answers" in caught.value.hint
+
+
+def test_a_line_of_the_sites_authority_is_passed_over(shell: SshShell, settings: Settings, node: Unit) -> None:
+    """`@cert-authority` is for ssh: the pinned key beside it counts, and one alone pins nothing for us."""
+    file = settings.known_hosts("bench")
+    pinned = file.read_text()
+    authority = f"@cert-authority {' '.join(pinned.splitlines()[0].split())}\n"
+    file.write_text(authority + pinned)
+    assert shell.run(node, ["true"], 30).status == 0
+    file.write_text(authority)
+    shell.close()
+    with pytest.raises(UndecidedError, match="no host key is pinned"):
+        shell.run(node, ["true"], 30)
 
 
 def test_a_node_without_a_pinned_key_is_not_spoken_to(shell: SshShell, settings: Settings, node: Unit) -> None:

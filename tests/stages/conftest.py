@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -169,7 +171,23 @@ def _placed(node: Unit, address: str) -> Unit:
 
 
 @pytest.fixture
-def hosts(tmp_path: Path) -> Iterator[Hosts]:
+def alone() -> Iterator[None]:
+    """One test of the machine at a time has the hosts: their bridge and addresses are the same in every process."""
+    with (Path(tempfile.gettempdir()) / f"{BRIDGE}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@pytest.fixture(scope="session")
+def libraries(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with libnvidia-ml.so.1: all hosts of all tests have the same."""
+    folder = tmp_path_factory.mktemp("libraries")
+    compile_library(NVML, folder)
+    return folder
+
+
+@pytest.fixture
+def hosts(tmp_path: Path, alone: None, libraries: Path) -> Iterator[Hosts]:
     """Three hosts with eight virtual GPUs each, joined by a bridge that this machine is on too."""
     needed = ("mpirun", "ip", "unshare", "/usr/sbin/sshd")
     if os.getuid() != 0 or any(shutil.which(program) is None for program in needed):
@@ -180,9 +198,6 @@ def hosts(tmp_path: Path) -> Iterator[Hosts]:
     names = tuple(node.name for node in nodes)
     rack = replace(rack, units=nodes)
     _do("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "login", "-f", str(tmp_path / "login"))
-    libraries = tmp_path / "libraries"
-    libraries.mkdir()
-    compile_library(NVML, libraries)
     _programs(tmp_path)
     for place in _OWN.values():
         (tmp_path / place).mkdir()

@@ -10,7 +10,7 @@ import pytest
 from toolkit.errors import UsageError
 from toolkit.rack.model import Disk, Host, Unit, UnitKind
 from toolkit.stages import mpi_command
-from toolkit.stages.mpi_command import Launcher, Order
+from toolkit.stages.mpi_command import Order
 
 FOLDER = "/var/lib/rackproof/collectives/c1"
 DISK = Disk("/dev/nvme0n1", "D")
@@ -51,15 +51,6 @@ def test_open_mpi_5_is_told_the_same_in_its_own_words() -> None:
 def test_the_launchers_generation_is_read(said: bytes, version: int | None) -> None:
     """Another MPI is not driven by guesses."""
     assert mpi_command.generation(said) == version
-
-
-def test_slurm_is_told_nodes_tasks_deadline_and_names() -> None:
-    """srun with PMIx; a rank that fails takes the others with it."""
-    text = shlex.join(mpi_command.command(replace(ORDER, launcher=Launcher.SRUN), FOLDER, 0))
-    for words in ("--mpi=pmix", "--nodes=3 --ntasks=24 --ntasks-per-node=8", "--nodelist=node1,node2,node3",
-                  "--kill-on-bad-exit=1", "--time=10 ", "--export=HOME,NCCL_DEBUG,"):  # fmt: skip
-        assert words in text
-    assert "ALL" not in text
 
 
 def test_the_environment_is_what_was_allowed_and_nothing_of_ours() -> None:

@@ -9,19 +9,25 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 
-from toolkit.rack.model import Bmc, Disk, Host, Mode, Profile, Rack, Unit, UnitKind
+from tests.kubernetes.plane import api, control_plane
+from tests.virtual.agents import agent
+from toolkit.netboot.offers import BootOffers
+from toolkit.netboot.posts import Posts
+from toolkit.rack.model import Bmc, Disk, Hca, Host, Link, LinkKind, Mode, Port, Profile, Rack, Unit, UnitKind
 from toolkit.settings import Settings
 from toolkit.virtual import lab, network
 from toolkit.virtual.chassis import Lag
 from toolkit.virtual.control import NodeStatus
 from toolkit.virtual.layout import Layout, layout_of
+
+__all__ = ["agent", "api", "control_plane"]  # fixtures of others, for the tests beside this file
 
 T = TypeVar("T")
 DISK_MIB = 24
@@ -206,14 +212,15 @@ class Bench:
 
     def offer(self, node: str, images: Images) -> None:
         """Publishes images and a boot script, as the image stage does."""
-        provision, mac = self.settings.provision, self.rack.unit(node).host.mac.replace(":", "-")
+        provision, host = self.settings.provision, self.rack.unit(node).host
         for folder in ("images", "boot"):
             (provision / folder).mkdir(parents=True, exist_ok=True)
         shutil.copy(images.ramdisk, provision / "images/ramdisk.zst")
-        shutil.copy(images.disk, provision / "images/os.img")
-        arguments = f"url=http://10.66.255.1/images/os.img report=http://10.66.255.1/report/{node}-token"
+        shutil.copy(images.disk, provision / "images/disk.img.zst")
+        arguments = f"url=http://10.66.255.1/images/disk.img.zst report=http://10.66.255.1/report/{node}-token"
         script = f"#!ipxe\nkernel /images/ramdisk.zst {arguments}\ninitrd /images/ramdisk.zst\nboot\n"
-        (provision / f"boot/{mac}.ipxe").write_text(script)
+        BootOffers(provision).arm(host.mac, host.address, f"{node}-token", script)
+        Posts(provision).open(f"{node}-token")
 
     def install(self, node: str, images: Images) -> None:
         """From bare metal to a running operating system."""
@@ -250,8 +257,30 @@ def make_bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[s
         yield make
 
 
-def _bench(rack: Rack, home: Path) -> Iterator[Bench]:
-    bench = Bench(rack, settings_at(home))
+@pytest.fixture(scope="module")
+def cabled(tmp_path_factory: pytest.TempPathFactory, built: Path) -> Iterator[Bench]:
+    """Two nodes with two HCAs each on two leaves, up and switched off."""
+    yield from _bench(with_fabric(a_rack(2, "cabled")), tmp_path_factory.mktemp("home"), built)
+
+
+def with_fabric(rack: Rack, rails: int = 2) -> Rack:
+    """HCA k of every node on leaf k+1."""
+    nodes = tuple(
+        replace(n, hcas=tuple(Hca(f"mlx5_{k}", f"0x0200de00000{n.slot:03x}{k:02x}", k) for k in range(rails)))
+        for n in rack.nodes
+    )
+    leaves = tuple(Unit(f"leaf{k + 1}", UnitKind.LEAF, f"VL{k:08d}", 40 + k) for k in range(rails))
+    links = tuple(
+        Link(Port(n.name, f"mlx5_{k}"), Port(f"leaf{k + 1}", str(n.slot)), LinkKind.INFINIBAND, 50.0, "cable")
+        for n in nodes
+        for k in range(rails)
+    )
+    return replace(rack, units=(*nodes, *leaves), links=links)
+
+
+def _bench(rack: Rack, home: Path, cache: Path | None = None) -> Iterator[Bench]:
+    settings = settings_at(home)
+    bench = Bench(rack, replace(settings, cache=cache or settings.cache))
     try:
         lab.up(rack, bench.settings, lambda _: None, Lag(power_on_s=0.2, power_off_s=0.2, self_test_s=0.3))
         yield bench

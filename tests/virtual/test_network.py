@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from toolkit.errors import RackproofError, UsageError
+from toolkit.netboot.dnsmasq import configuration
+from toolkit.netboot.hosts import host_lines
 from toolkit.rack.model import Rack
 from toolkit.settings import Settings
 from toolkit.virtual import disk, network, requirements, teardown
-from toolkit.virtual.dnsmasq import boot_script_url, configuration
+from toolkit.virtual.dnsmasq import boot_site
 from toolkit.virtual.layout import Layout, layout_of
 
 
@@ -54,12 +56,13 @@ def test_an_address_outside_the_virtual_networks_is_refused(rack: Rack, address:
         network.check_addresses(replace(rack, units=(wrong,)))
 
 
-def test_each_node_gets_its_own_boot_script_by_dhcp(rack: Rack) -> None:
-    """Only clients that say they are iPXE, each by its MAC."""
-    text = configuration(rack, Path("/x.pid"))
-    assert "dhcp-host=52:54:00:66:00:02,set:node2,10.66.0.12" in text
-    assert f"dhcp-boot=tag:ipxe,tag:node2,{boot_script_url('52:54:00:66:00:02')}" in text
-    assert boot_script_url("52:54:00:66:00:0A") == "http://10.66.255.1/boot/52-54-00-66-00-0a.ipxe"
+def test_each_node_gets_its_own_boot_script_by_dhcp(rack: Rack, settings: Settings) -> None:
+    """Only clients that say they are iPXE, each by its MAC; planned nodes are read from the rack's own folder."""
+    site = boot_site(layout_of(settings, rack.name), settings.provision)
+    text = configuration(site)
+    assert "dhcp-boot=tag:ipxe,http://10.66.255.1/boot/${netX/mac:hexhyp}.ipxe" in text
+    assert f"dhcp-hostsdir={layout_of(settings, rack.name).folder}/hosts" in text
+    assert "52:54:00:66:00:02,10.66.0.12" in host_lines(rack)
 
 
 def test_missing_programs_are_named_by_their_packages(tmp_path: Path) -> None:

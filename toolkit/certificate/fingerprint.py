@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from toolkit.certificate.canonical import digest
@@ -101,40 +101,14 @@ def fingerprint_of(rack: Rack, nodes: Iterable[NodeFacts]) -> Fingerprint:
             "read the nodes' facts again; nothing is certified on a missing fact",
         )
     names = {facts.node for facts in given}
-    others = [unit for unit in rack.units if unit.kind is not UnitKind.NODE]
-    cables = [Cable((str(k.a), str(k.b)), k.part) for k in rack.links if {k.a.unit, k.b.unit} & names]
-    return Fingerprint(
-        rack.name, rack.digest, given, tuple(sorted((unit.name, unit.serial) for unit in others)), tuple(cables)
-    )
+    return Fingerprint(rack.name, rack.digest, given, *design(rack, names))
 
 
-def drift(then: NodeFacts, now: NodeFacts) -> tuple[str, ...]:
-    """Every fact that is no longer what was certified, in words; empty if the node is the one certified."""
-    return tuple(_drift(then, now))
-
-
-def _drift(then: NodeFacts, now: NodeFacts) -> Iterator[str]:
-    for name, before, after in (
-        ("node", then.node, now.node),
-        ("serial", then.serial, now.serial),
-        ("driver", then.driver, now.driver),
-    ):
-        if before != after:
-            yield f"{name} {before} is now {after or 'unknown'}"
-    yield from _parts("GPU", Counter(then.gpus), Counter(now.gpus))
-    yield from _parts("HCA", Counter(then.hcas), Counter(now.hcas))
-    before_, after_ = dict(then.firmware), dict(now.firmware)
-    for component in sorted(before_.keys() | after_.keys()):
-        was, found = before_.get(component, "none"), after_.get(component, "unknown")
-        if was != found:
-            yield f"firmware {component} {was} is now {found}"
-
-
-def _parts(kind: str, then: Counter[str], now: Counter[str]) -> Iterator[str]:
-    for serial in sorted(then - now):
-        yield f"{kind} {serial} is gone"
-    for serial in sorted(now - then):
-        yield f"{kind} {serial} is new"
+def design(rack: Rack, nodes: Collection[str]) -> tuple[tuple[tuple[str, str], ...], tuple[Cable, ...]]:
+    """What the rack file says around these nodes: (unit, serial) of all that is no node, and the nodes' cables."""
+    others = tuple(sorted((unit.name, unit.serial) for unit in rack.units if unit.kind is not UnitKind.NODE))
+    cables = (Cable((str(k.a), str(k.b)), k.part) for k in rack.links if not {k.a.unit, k.b.unit}.isdisjoint(nodes))
+    return others, tuple(cables)
 
 
 def _problems(facts: NodeFacts, rack: Rack) -> Iterator[str]:

@@ -9,17 +9,28 @@ from typing import NoReturn
 
 from toolkit.certificate.fingerprint import Cable, Fingerprint, facts_from
 from toolkit.certificate.refusal import CertificateRefusedError, Refusal
-from toolkit.certificate.statement import EXTENSION, PASSED, PREDICATE_TYPE, STATEMENT_TYPE, VERSION, WARNED
+from toolkit.certificate.statement import EXTENSION, PASSED, PREDICATE_TYPE, READABLE, SHA256, STATEMENT_TYPE, WARNED
+from toolkit.certificate.unverified import NotVerified, Unverified
 
 
 @dataclass(frozen=True, slots=True)
 class Verified:
     """A certificate that verified. Only `verify` makes one.
 
-    digest       sha256 of the envelope's bytes: the certificate's name in the ledger and in the pool
+    digest       the certificate's name in the ledger and in the pool: sha256 of the envelope as it was first written,
+                 whatever white space or further signatures it has now
     keyid        of the key that signed
     partial      True where nodes of the rack were left out; `left_out` says which and why
     statement    all of it, for reports
+    revoked      (node, reason) of nodes that it no longer holds for
+    version      of the statement
+    supersedes   sha256 of the certificate issued before it for the rack; empty: it was the first on record there;
+                 None: version 2, which does not say
+    stamped_at   when it was there by a timestamp that was given; None: none was given
+    warnings     optional gates that failed, each with its subject, in words
+    evidence     (sha256, codes of the gates that rest on it) of every artifact it names; of version 2 also what is
+                 no sha256, and names no artifact
+    lifetime_source  why it holds as long as it does, in the words of the profile; empty: nobody wrote it down
     """
 
     rack: str
@@ -30,8 +41,15 @@ class Verified:
     expires_at: datetime
     fingerprint: Fingerprint
     left_out: tuple[tuple[str, str], ...]
-    not_verified: tuple[str, ...]
+    not_verified: tuple[NotVerified, ...]
     statement: Mapping[str, object]
+    revoked: tuple[tuple[str, str], ...] = ()
+    version: int = READABLE[0]
+    supersedes: str | None = None
+    lifetime_source: str = ""
+    evidence: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    warnings: tuple[str, ...] = ()
+    stamped_at: datetime | None = None
 
     @property
     def nodes(self) -> tuple[str, ...]:
@@ -51,9 +69,10 @@ def read_statement(statement: Mapping[str, object], digest: str, keyid: str) -> 
         raise CertificateRefusedError(Refusal.UNKNOWN_PREDICATE, f"it is a statement of {ascii(kinds)[:200]}")
     predicate = _object(statement, "predicate")
     extension = predicate.get(EXTENSION)
-    if not isinstance(extension, dict) or extension.get("version") != VERSION:
+    if not isinstance(extension, dict) or (version := _version(extension)) is None:
+        known = " or ".join(map(str, READABLE))
         raise CertificateRefusedError(
-            Refusal.UNKNOWN_PREDICATE, f"it is a test result, but not version {VERSION} of '{EXTENSION}'"
+            Refusal.UNKNOWN_PREDICATE, f"it is a test result, but not version {known} of '{EXTENSION}'"
         )
     if predicate.get("result") not in (PASSED, WARNED) or predicate.get("failedTests") != []:
         _refuse(f"its result is {ascii(predicate.get('result'))[:40]}")
@@ -72,12 +91,55 @@ def read_statement(statement: Mapping[str, object], digest: str, keyid: str) -> 
         _time(extension, "expiresAt"),
         fingerprint,
         tuple((_text(entry, "node"), _text(entry, "reason")) for entry in _objects(extension, "leftOut")),
-        tuple(str(line) for line in _list(extension, "notVerified")),
+        tuple(_not_verified(entry) for entry in _objects(extension, "notVerified")),
         statement,
+        version=version,
+        supersedes=_supersedes(extension) if version > READABLE[0] else None,
+        lifetime_source=_words(extension, "lifetimeSource") if version > READABLE[0] else "",
+        evidence=_evidence(extension, version),
+        warnings=tuple(str(line) for line in _list(extension, "warnings")),
     )
     if verified.expires_at <= verified.issued_at:
         _refuse("it expires before it was issued")
     return verified
+
+
+def _version(extension: Mapping[str, object]) -> int | None:
+    """The version, where it is one that is read here. JSON's `true` is no number."""
+    value = extension.get("version")
+    return value if isinstance(value, int) and not isinstance(value, bool) and value in READABLE else None
+
+
+def _evidence(extension: Mapping[str, object], version: int) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """The list of evidence and what each gate says it rests on: the same digests, or it contradicts itself."""
+    named = {_text(_object(entry, "digest"), "sha256") for entry in _objects(extension, "evidence")}
+    rests: dict[str, set[str]] = {}
+    for gate in _objects(extension, "gates"):
+        for digest in _list(gate, "evidence"):
+            rests.setdefault(str(digest), set()).add(_text(gate, "code"))
+    if named != rests.keys():
+        _refuse("its gates rest on other evidence than it lists")
+    # Version 2 named the fabric's evidence by its place in a ledger: it is in force, and nobody can look that up.
+    if version > READABLE[0] and not all(SHA256.fullmatch(digest) for digest in named):
+        _refuse("it names evidence by something that is no sha256")
+    return tuple((digest, tuple(sorted(rests[digest]))) for digest in sorted(rests))
+
+
+def _supersedes(extension: Mapping[str, object]) -> str:
+    value = _words(extension, "supersedes")
+    if value and not SHA256.fullmatch(value):
+        _refuse("what it supersedes is no sha256")
+    return value
+
+
+def _not_verified(entry: Mapping[str, object]) -> NotVerified:
+    kind = _text(entry, "kind")
+    if kind not in {known.value for known in Unverified}:
+        _refuse(f"{ascii(kind)[:40]} is no kind of what was not verified")
+    nodes = _list(entry, "nodes") if "nodes" in entry else []
+    if not all(isinstance(node, str) and node for node in nodes):
+        _refuse("'nodes' holds no names")
+    return NotVerified(Unverified(kind), _text(entry, "what"), tuple(str(node) for node in nodes))
 
 
 def _fingerprint(document: Mapping[str, object]) -> Fingerprint:
@@ -138,6 +200,12 @@ def _text(document: Mapping[str, object], key: str) -> str:
     if not isinstance(value, str) or not value:
         _refuse(f"'{key}' is no text")
     return value
+
+
+def _words(document: Mapping[str, object], key: str) -> str:
+    """A text that may be empty, and must be there."""
+    value = document.get(key)
+    return value if isinstance(value, str) else _refuse(f"'{key}' is no text")
 
 
 def _time(document: Mapping[str, object], key: str) -> datetime:

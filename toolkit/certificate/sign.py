@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from collections.abc import Mapping
@@ -10,16 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toolkit.certificate.canonical import canonical
-from toolkit.errors import RackproofError, UsageError
+from toolkit.certificate.envelope import sealed
+from toolkit.certificate.public_key import read_pem, trusted_key
+from toolkit.certificate.purpose import Purpose
+from toolkit.errors import UsageError
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from securesystemslib.signer import CryptoSigner
 
+    from toolkit.certificate.keyholder import RemoteSigner
+
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
-MAX_ENVELOPE_BYTES = 16 << 20
-PRIVATE, PUBLIC = "certificate.key", "certificate.pub"
+PRIVATE, PUBLIC = Purpose.CERTIFICATE.private, Purpose.CERTIFICATE.public
+RETIRED = "retired"  # folder of public keys that signed before
 PASSPHRASE_FILE, PASSPHRASE = "RACKPROOF_KEY_PASSPHRASE_FILE", "RACKPROOF_KEY_PASSPHRASE"
 
 
@@ -27,7 +30,7 @@ PASSPHRASE_FILE, PASSPHRASE = "RACKPROOF_KEY_PASSPHRASE_FILE", "RACKPROOF_KEY_PA
 class SigningKey:
     """A private key ready to sign. `public_pem` is what others need to verify."""
 
-    signer: CryptoSigner
+    signer: CryptoSigner | RemoteSigner
     keyid: str
     public_pem: bytes
 
@@ -50,34 +53,48 @@ def passphrase(env: Mapping[str, str]) -> bytes | None:
     return env.get(PASSPHRASE, "").encode() or None
 
 
-def load_or_create(folder: Path, secret: bytes | None = None) -> SigningKey:
+def load_or_create(folder: Path, secret: bytes | None = None, purpose: Purpose = Purpose.CERTIFICATE) -> SigningKey:
     """The installation's signing key; made on first use, encrypted if there is a passphrase.
 
-    `folder` holds `certificate.key` (PKCS#8 PEM, mode 0600) and `certificate.pub`. Two processes that begin at
-    once end up with the same key. Raises UsageError for a key that others may read, that the passphrase does not
-    open, or that is not Ed25519.
+    `folder` holds `certificate.key` (PKCS#8 PEM, mode 0600) and `certificate.pub`, of images `image.key` and
+    `image.pub`. Two processes that begin at once end up with the same key. Raises UsageError for a key that others
+    may read, that the passphrase does not open, or that is not Ed25519; and where only the public part is there: its
+    private part is somewhere else, and another key in its place would make strangers of all that it signed.
     """
-    path = folder / PRIVATE
+    path, public = folder / purpose.private, folder / purpose.public
     if not path.exists():
+        if public.exists() and not path.exists():
+            raise UsageError(
+                f"{public} is the key that {purpose}s are signed with, and its private part is not in {folder}",
+                f"say who holds it (RACKPROOF_SIGNER), restore {path.name}, or move {public.name} away to begin anew",
+            )
         _create(path, secret)
     private = _load(path, secret)
     key = _ready(private)
-    public = folder / PUBLIC
     if not public.exists() or public.read_bytes() != key.public_pem:
+        _check_replaces(path, public, key)
         _write_aside(public, key.public_pem, 0o644).replace(public)
     return key
 
 
-def sign(statement: Mapping[str, object], key: SigningKey) -> bytes:
-    """The envelope's bytes, ready to be written to a file. They are compact on purpose: no byte is idle."""
-    from securesystemslib.dsse import Envelope
+def _check_replaces(path: Path, public: Path, key: SigningKey) -> None:
+    """UsageError where the public part is that of a key that is in use, and not of one that a rotation retired."""
+    if not public.exists():
+        return
+    try:
+        known = trusted_key(read_pem(public), str(public)).keyid
+    except UsageError:
+        return  # damaged: it is made again
+    if not (public.parent / RETIRED / f"{known[:16]}.pub").exists():
+        raise UsageError(
+            f"{public} is key {known[:16]}, and {path.name} beside it is key {key.keyid[:16]}",
+            f"say who holds the first (RACKPROOF_SIGNER), or move {public.name} away to sign by the second",
+        )
 
-    envelope = Envelope(canonical(statement), PAYLOAD_TYPE, {})
-    envelope.sign(key.signer)
-    content = json.dumps(envelope.to_dict(), separators=(",", ":")).encode()
-    if len(content) > MAX_ENVELOPE_BYTES:
-        raise RackproofError(f"the certificate has {len(content)} bytes, more than {MAX_ENVELOPE_BYTES}")
-    return content
+
+def sign(statement: Mapping[str, object], key: SigningKey) -> bytes:
+    """The certificate's bytes, ready to be written to a file."""
+    return sealed(statement, PAYLOAD_TYPE, key)
 
 
 def _create(path: Path, secret: bytes | None) -> None:

@@ -6,26 +6,34 @@ stand under one extension key; readers of the plain predicate ignore it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 
 from toolkit.certificate.canonical import digest
 from toolkit.certificate.fingerprint import Fingerprint, NodeFacts, fingerprint_of
+from toolkit.certificate.unverified import NotVerified, Unverified, of_kind
 from toolkit.errors import EvidenceError, RackproofError
 from toolkit.judge.evidence import Value
 from toolkit.judge.subjects import planned_subjects
 from toolkit.judge.verdict import Answer, Finding
-from toolkit.rack.gate import Gate, Scope
+from toolkit.rack.gate import WIDE, Gate, WithoutPeers
+from toolkit.rack.metric import RAIL_METRIC
 from toolkit.rack.model import Profile, Rack
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://in-toto.io/attestation/test-result/v0.1"
 EXTENSION = "rackproof.dev/certificate"
-VERSION = 1
+VERSION = 3
+# What a reader accepts. Version 2 says neither what it supersedes nor where its lifetime comes from, and is otherwise
+# the same: certificates that were in force when version 3 came stay in force until they expire. Version 1 did not say
+# what was not verified in kinds that a pool's policy can name.
+READABLE = (2, VERSION)
 PASSED, WARNED = "PASSED", "WARNED"
 AS_DESIGNED = "serials of switches and parts of cables are the rack file's; they were not read back"
 SHOWN = 8
+SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +44,11 @@ class Grounds:
     findings      every finding on them, of every stage's gates, and the rack's own; none on other nodes
     left_out      (node, reason) of each other node of the rack: a certificate of some is a named partial
     plan_digest   sha256 of the plan that was carried out
-    not_verified  what a reader might take for proven and is not, in words
+    not_verified  what a reader might take for proven and is not
+    not_asked     gates of tests among many nodes that these nodes had none of, and of a kubelet where none is;
+                  `not_verified` says so
+    supersedes    sha256 of the certificate issued before this one for the rack; empty: it is the first on record.
+                  For the nodes that both name this one holds; for others that one goes on
     """
 
     rack: Rack
@@ -44,7 +56,9 @@ class Grounds:
     findings: tuple[Finding, ...]
     left_out: tuple[tuple[str, str], ...]
     plan_digest: str
-    not_verified: tuple[str, ...] = ()
+    not_verified: tuple[NotVerified, ...] = ()
+    not_asked: tuple[Gate, ...] = ()
+    supersedes: str = ""
 
 
 def issue(grounds: Grounds, now: datetime, lifetime: timedelta, tool_version: str) -> dict[str, object]:
@@ -63,7 +77,7 @@ def issue(grounds: Grounds, now: datetime, lifetime: timedelta, tool_version: st
     unclean = {f.code for f in (*warned, *unsure)}
     extension: dict[str, object] = {
         **_header(grounds, now, lifetime, tool_version),
-        "notVerified": [*grounds.not_verified, AS_DESIGNED, *_doubts(unsure)],
+        "notVerified": [line.document() for line in _not_verified(grounds, unsure)],
         "fingerprint": fingerprint.document(),
         "gates": [_gate(gate, found) for gate, found in _by_gate(grounds.findings)],
         "warnings": [f"{f.code} on {f.subject}: {f.detail}" for f in warned],
@@ -106,6 +120,8 @@ def _header(grounds: Grounds, now: datetime, lifetime: timedelta, tool_version: 
         "mode": rack.profile.mode.value,
         "issuedAt": _zulu(issued),
         "expiresAt": _zulu(issued + lifetime),
+        "lifetimeSource": rack.profile.certificate_lifetime_source,
+        "supersedes": grounds.supersedes,
         "coverage": "named partial" if grounds.left_out else "whole",
         "nodes": sorted(facts.node for facts in grounds.nodes),
         "leftOut": [{"node": node, "reason": reason} for node, reason in sorted(grounds.left_out)],
@@ -124,7 +140,7 @@ def _check_nodes(grounds: Grounds) -> None:
         )
     if sorted([*named, *away]) != planned:
         raise RackproofError(f"certified {named} and left out {away} together are not the planned {planned}, each once")
-    strangers = sorted({f.subject.node for f in grounds.findings} - {"", *named})
+    strangers = sorted({f.subject.node for f in grounds.findings if f.subject.scope not in WIDE} - {"", *named})
     if strangers:
         raise RackproofError(f"findings on {strangers} are given for a certificate of {named}")
 
@@ -141,7 +157,9 @@ def _check_evidence(grounds: Grounds) -> None:
 
 def _missing(grounds: Grounds) -> Iterator[str]:
     profile = grounds.rack.profile
-    required = [gate for gate in profile.gates if gate.required]
+    # Rails that the profile does not have measured are named among what is not verified.
+    silent = () if profile.rail_test else (RAIL_METRIC,)
+    required = [gate for gate in profile.gates if gate.required and gate.metric not in silent]
     if not required:
         yield f"profile {profile.name} has no required gate"
     # One code may stand for two gates: a flag before the burn-in and the same flag after it.
@@ -150,13 +168,15 @@ def _missing(grounds: Grounds) -> Iterator[str]:
         unit = grounds.rack.unit(facts.node)
         subjects = tuple(planned_subjects(unit, profile))
         for gate in required:
+            if gate.scope not in WIDE and gate in grounds.not_asked:
+                continue
             asked = [s for s in subjects if s.scope is gate.scope]
-            if not asked and gate.scope is not Scope.RACK:
+            if not asked and gate.scope not in WIDE:
                 yield f"{gate.code} could be asked of nothing on {facts.node}"
             yield from _unproven(gate, [(str(s), found.get((gate.code, gate.metric, gate.stage, s))) for s in asked])
     for gate in required:
-        if gate.scope is Scope.RACK:
-            on_rack = [("the rack", f) for f in grounds.findings if f.gate == gate]
+        if gate.scope in WIDE and gate not in grounds.not_asked:
+            on_rack = [(str(f.subject), f) for f in grounds.findings if f.gate == gate]
             yield from _unproven(gate, on_rack or [("the rack", None)])
 
 
@@ -164,12 +184,16 @@ def _unproven(gate: Gate, asked: Sequence[tuple[str, Finding | None]]) -> Iterat
     for subject, finding in asked:
         if finding is None:
             yield f"{gate.code} has no answer on {subject}"
+        elif finding.excused and finding.gate == gate and gate.without_peers is WithoutPeers.NOT_ASKED:
+            continue  # named among what is not verified
         elif finding.answer is not Answer.PASS:
             yield f"{gate.code} is {finding.answer} on {subject}: {finding.detail}"
         elif finding.gate != gate:
             yield f"{gate.code} on {subject} was judged by another limit than the profile's"
         elif not finding.origin:
             yield f"{gate.code} passed on {subject} without naming its evidence"
+        elif not SHA256.fullmatch(finding.origin):
+            yield f"{gate.code} passed on {subject} by {finding.origin[:40]!a}, which is the sha256 of no evidence"
 
 
 def _subjects(fingerprint: Fingerprint) -> list[dict[str, object]]:
@@ -179,6 +203,11 @@ def _subjects(fingerprint: Fingerprint) -> list[dict[str, object]]:
 
 def _resource(name: str, sha256: str) -> dict[str, object]:
     return {"name": name, "digest": {"sha256": sha256}}
+
+
+def _not_verified(grounds: Grounds, unsure: Iterable[Finding]) -> tuple[NotVerified, ...]:
+    as_designed = of_kind(Unverified.AS_DESIGNED, [AS_DESIGNED])
+    return (*grounds.not_verified, *as_designed, *of_kind(Unverified.OPTIONAL, _doubts(unsure)))
 
 
 def _doubts(unsure: Iterable[Finding]) -> list[str]:
@@ -233,7 +262,8 @@ def _seen(values: Sequence[Value]) -> dict[str, object]:
 
 
 def _origins(findings: Iterable[Finding]) -> list[str]:
-    return sorted({f.origin for f in findings if f.origin})
+    """What can be looked up. Of a required gate there is nothing else: `_unproven` sees to it."""
+    return sorted({f.origin for f in findings if SHA256.fullmatch(f.origin)})
 
 
 def _zulu(at: datetime) -> str:
@@ -241,5 +271,8 @@ def _zulu(at: datetime) -> str:
 
 
 def _plain(value: Mapping[str, object]) -> dict[str, object]:
-    """JSON's types only: enum members are strings already, durations are seconds."""
-    return {key: item.total_seconds() if isinstance(item, timedelta) else item for key, item in value.items()}
+    """JSON's types only: enum members are strings already, durations are seconds, also in what is nested."""
+    return {
+        key: item.total_seconds() if isinstance(item, timedelta) else _plain(item) if isinstance(item, dict) else item
+        for key, item in value.items()
+    }

@@ -43,6 +43,9 @@ def burnin(
 
     quick takes a minute, standard ten, long two hours, and longer on a slow node. Judged by the profile's gates. A
     node that fails on evidence about its hardware is quarantined; nothing is admitted and no certificate is issued.
+
+    The site's pool file says what takes it to the nodes: SSH, or Jobs of its Kubernetes cluster or Slurm, which wait
+    for idle GPUs and give way to every job. The plan says which; the evidence and the verdict are the same.
     """
     from rich.console import Group
 
@@ -58,7 +61,7 @@ def burnin(
         raise UsageError("--with goes with --plan: nothing is run between racks yet", f"rackproof burnin {name} --plan")
     if only_plan:
         planned = planned_burnin(settings, rack, nodes, chosen, other_racks, step=power_step)
-        emit(planned, as_json, lambda: burnin_plan_view(planned, explain=True))
+        emit(planned, as_json, lambda: burnin_plan_view(planned, explain=True), document="burnin-plan")
         return
     with ledger_of(settings) as ledger:
         states = {node: row.state for node, row in ledger.node_states(rack.name).items()}
@@ -70,7 +73,7 @@ def burnin(
     ):
         examined = burn_in(context, nodes, chosen, step=power_step)
     found = [_of_node(rack, examined, run) for run in examined.runs]
-    emit(found, as_json, lambda: Group(*(burnin_view(f) for f in found)))
+    emit({"rack": rack.name, "nodes": found}, as_json, lambda: Group(*(burnin_view(f) for f in found)))
     sys.exit(examined.exit_code)
 
 
@@ -84,14 +87,19 @@ def planned_burnin(
     step: bool = False,
 ) -> BurninPlan:
     """What burning in these nodes will take. Rates of collectives are unknown to an inventory without SKUs."""
+    from dataclasses import replace
+
     from toolkit.judge.forecast import forecast
+    from toolkit.pool.policy_file import load_policy
     from toolkit.rack.claims import load_skus
+    from toolkit.stages.carriers import in_words
 
     if rack.name in other_racks or len(set(other_racks)) < len(other_racks):
         raise UsageError(f"--with {' --with '.join(other_racks)}: a rack is named twice", "each rack once")
     others = [load_rack(other, settings.inventory) for other in other_racks]
     skus = load_skus(settings.inventory) if (settings.inventory / "skus.yml").exists() else ()
-    return forecast(rack, nodes, suite, skus, others, step=step)
+    carried = in_words(load_policy(settings, rack.site), map(rack.unit, nodes))
+    return replace(forecast(rack, nodes, suite, skus, others, step=step), carried=carried)
 
 
 def _suite(rack: Rack, asked: str | None) -> Suite:
@@ -141,4 +149,5 @@ def _of_node(rack: Rack, examined: Examined, run: Run) -> NodeBurnin:
         next=run.next,
         collectives=collective_lines(burned.measurements) if burned else (),
         not_asked=not_asked(rack.profile, burned.suite) if burned else (),
+        alone=tuple(f.gate.code for f in burned.verdict.findings if f.excused) if burned else (),
     )

@@ -37,7 +37,8 @@ def lint_verb(files: tuple[Path, ...], as_json: bool) -> None:
 
     A neutral FILE has a list `gates:` of entries with sku, test, scope (gpu, link, hca, node, domain, fabric),
     operator, limit, unit and source; and where they matter ranks, nodes, environment, message_bytes, nics,
-    nic_gb_per_s, tolerance, publisher. Exit 0: no defect (warnings are none). Exit 1: defects.
+    nic_gb_per_s, tolerance, publisher. Of the operator `peers` the limit is the share of its siblings' rate that a part
+    may be below them: 0.03, or 3 with the unit "%". Exit 0: no defect (warnings are none). Exit 1: defects.
     """
     from toolkit.judge.lint import lint
     from toolkit.rack.claims import load_claims, load_skus, profile_claims
@@ -89,6 +90,8 @@ class _Row:
 def _gates_view(profile: str, rows: Sequence[_Row]) -> RenderableType:
     from rich.table import Table
 
+    from toolkit.judge.relative import must_be
+
     table = Table(title=f"gates of {profile}", title_justify="left")
     for column, width in (("code", None), ("metric", 30), ("must be", 34), ("ceiling", None), ("share", None)):
         table.add_column(column, overflow="fold", max_width=width)
@@ -99,7 +102,11 @@ def _gates_view(profile: str, rows: Sequence[_Row]) -> RenderableType:
         table.add_row(
             row.gate.code,
             row.gate.metric,
-            must if limit is not None else _without_limit(row.gate),
+            must_be(limit)
+            if row.gate.operator is Operator.PEERS and isinstance(limit, float)
+            else must
+            if limit is not None
+            else _without_limit(row.gate),
             f"{row.ceiling.name}: {row.ceiling.formula}" if row.ceiling else "",
             f"{row.share:.0%}" if row.share is not None else "",
         )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict
 from pathlib import Path
 
 import click
 
 from toolkit import settings as installed
+from toolkit.cli.output import emit
 from toolkit.errors import InputError, Problem, UsageError
 from toolkit.rack.loading import list_racks, load_rack
 from toolkit.rack.model import Rack, UnitKind
@@ -34,7 +34,7 @@ def inventory(rack_name: str | None, as_list: bool, host: str | None, as_json: b
     names = (rack_name,) if rack_name else list_racks(settings.inventory)
     racks, problems = _load_all(names, settings.inventory)
     if as_json:
-        click.echo(json.dumps([asdict(r) for r in racks], default=str, indent=2, sort_keys=True))
+        emit({"racks": racks}, True, str)
     else:
         for rack in racks:
             click.echo(f"{rack.name}: {_contents(rack)}; profile {rack.profile.name}; digest {rack.digest[:12]}")

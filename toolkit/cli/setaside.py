@@ -22,7 +22,7 @@ rack_option = click.option("--rack", "rack_name", help="The rack of NODE, where 
 @json_option
 def quarantine(node: str, reason: str, rack_name: str | None, as_json: bool) -> None:
     """Set NODE aside and take it out of the pool. Evidence gathered so far no longer counts."""
-    _move(node, rack_name, Move.QUARANTINE, reason, as_json)
+    _set_aside(node, rack_name, reason, as_json)
 
 
 @click.command()
@@ -31,24 +31,40 @@ def quarantine(node: str, reason: str, rack_name: str | None, as_json: bool) -> 
 @rack_option
 @json_option
 def release(node: str, reason: str, rack_name: str | None, as_json: bool) -> None:
-    """Let a repaired NODE start again from PLANNED: it is imaged, tested and certified anew."""
-    _move(node, rack_name, Move.REPAIR, reason, as_json)
+    """Let a repaired NODE start again from PLANNED: it is imaged, tested and certified anew.
+
+    A rented one, which nobody images here, from IMAGED. Nothing that was measured before counts any more.
+    """
+    _release(node, rack_name, reason, as_json)
 
 
-def _move(name: str, rack_name: str | None, move: Move, reason: str, as_json: bool) -> None:
-    from rich.text import Text
+def _release(name: str, rack_name: str | None, reason: str, as_json: bool) -> None:
+    from toolkit.repair import release as let_go
 
+    settings = installed.load()
+    rack, node = node_named(settings, name, rack_name)
+    with ledger_of(settings) as ledger:
+        before, after = let_go(ledger, rack, rack.unit(node), reason)
+    _told(rack.name, node, (before, after), reason, as_json)
+
+
+def _set_aside(name: str, rack_name: str | None, reason: str, as_json: bool) -> None:
     settings = installed.load()
     rack, node = node_named(settings, name, rack_name)
     with ledger_of(settings) as ledger:
         row = ledger.node_states(rack.name).get(node)
         before = row.state if row else NodeState.PLANNED
-        if (before is NodeState.QUARANTINED) is not (move is Move.REPAIR):
-            raise UsageError(f"{node} is {before}: there is nothing to {move}", f"rackproof why {node}")
-        if move is Move.QUARANTINE:
-            # Out of the pool first: a node that could not be evicted is not yet set aside.
-            pool_of(settings, rack).evict(node, f"OPERATOR: {reason}")
-        ledger.move(rack.name, node, Change(before, move), reason)
-        after = ledger.node_states(rack.name)[node].state
-    result = {"rack": rack.name, "node": node, "before": before, "after": after, "reason": reason}
+        if before is NodeState.QUARANTINED:
+            raise UsageError(f"{node} is {before}: there is nothing to {Move.QUARANTINE}", f"rackproof why {node}")
+        # Out of the pool first: a node that could not be evicted is not yet set aside.
+        pool_of(settings, rack).evict(node, f"OPERATOR: {reason}")
+        after = ledger.move(rack.name, node, Change(before, Move.QUARANTINE), reason).state
+    _told(rack.name, node, (before, after), reason, as_json)
+
+
+def _told(rack: str, node: str, states: tuple[NodeState, NodeState], reason: str, as_json: bool) -> None:
+    from rich.text import Text
+
+    before, after = states
+    result = {"rack": rack, "node": node, "before": before, "after": after, "reason": reason}
     emit(result, as_json, lambda: Text(f"{node}: {before} -> {after}"))

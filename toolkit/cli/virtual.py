@@ -29,16 +29,18 @@ def _virtual_rack(name: str) -> Rack:
 
 @virtual.command()
 @click.argument("rack_name", metavar="RACK")
+@click.option("--file-pool", is_flag=True, help="No Kubernetes cluster, though its programs are there.")
 @json_option
-def up(rack_name: str, as_json: bool) -> None:
-    """Build what RACK needs, then switch on its networks, BMCs and services. The machines stay off."""
-    from toolkit.virtual import lab
+def up(rack_name: str, file_pool: bool, as_json: bool) -> None:
+    """Build what RACK needs, then switch on its networks, BMCs, services and its cluster. The machines stay off."""
+    from toolkit.virtual import lab, rack_cluster
     from toolkit.virtual.supplies import stock
 
     settings = installed.load()
     rack = _virtual_rack(rack_name)
     stock(rack, settings, stderr().print)
-    lab.up(rack, settings, stderr().print)
+    found = None if file_pool else rack_cluster.programs(settings, stderr().print)
+    lab.up(rack, settings, stderr().print, kubernetes=found)
     emit(lab.status(settings, rack.name), as_json, lambda: f"{rack.name} is up: rackproof bringup {rack.name}")
 
 
@@ -85,6 +87,7 @@ def _described(kind: FaultKind) -> str:
 @click.option("--gpu", type=int, help="GPU index, for faults of a GPU.")
 @click.option("--link", type=int, help="NVLink index, for faults of a link.")
 @click.option("--hca", help="HCA name, for faults of a rail.")
+@click.option("--other", help="The other HCA of a fault between two: mlx5_1, or node2:mlx5_0; several with commas.")
 @click.option("--value", type=float, help="How much; what it means is the fault's own, below.")
 @click.option(
     "--times", type=click.IntRange(min=1), help="How often, for faults that strike and are mended by a reset."
@@ -92,16 +95,16 @@ def _described(kind: FaultKind) -> str:
 @click.option("--clear", is_flag=True, help="Take the fault away instead.")
 @json_option
 def fault(
-    rack_name: str, kind: str, node: str, gpu: int | None, link: int | None, hca: str | None, value: float | None,
-    times: int | None, clear: bool, as_json: bool,
+    rack_name: str, kind: str, node: str, gpu: int | None, link: int | None, hca: str | None, other: str | None,
+    value: float | None, times: int | None, clear: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Break NODE of RACK in a named way while it runs, or mend it again."""
     from toolkit.virtual import lab
 
     rack = _virtual_rack(rack_name)
-    if node not in {n.name for n in rack.nodes}:
+    if node not in {unit.name for unit in rack.units}:
         raise UsageError(f"{rack.name} has no node {node}", f"rackproof virtual status {rack.name}")
-    chosen = Fault(FaultKind(kind), node, gpu, link, hca, value, times)
+    chosen = Fault(FaultKind(kind), node, gpu, link, hca, value, times, other)
     if clear:
         lab.clear_fault(installed.load(), rack.name, node, chosen.kind)
     else:
@@ -113,7 +116,7 @@ def fault(
 @click.argument("rack_name", metavar="RACK")
 @click.argument("argv", nargs=-1, required=True, type=click.UNPROCESSED)
 def execute(rack_name: str, argv: tuple[str, ...]) -> None:
-    """Run a command where RACK's networks are: `exec demo -- ansible-playbook -i ...`, `exec demo -- ssh ...`."""
+    """Run a command where RACK's networks are: `exec demo -- kubectl get nodes`, `exec demo -- ssh ...`."""
     from toolkit.virtual import lab
 
     sys.exit(lab.run_inside(installed.load(), _virtual_rack(rack_name).name, argv))

@@ -8,14 +8,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from toolkit import settings as installed
 from toolkit.ledger import Ledger
-from toolkit.pool.model import Pool
 from toolkit.rack.loading import load_rack
-from toolkit.rack.model import Rack
-from toolkit.settings import Settings
-from toolkit.stages.context import Context, Progress
+
+if TYPE_CHECKING:
+    from toolkit.pool.model import Pool
+    from toolkit.rack.model import Rack
+    from toolkit.settings import Settings
+    from toolkit.stages.context import Context, Progress
 
 
 def now() -> datetime:
@@ -40,6 +43,7 @@ def ledger_of(settings: Settings) -> Iterator[Ledger]:
 @contextmanager
 def context_of(rack: Rack, progress: Callable[[Progress], None] = lambda _: None) -> Iterator[Context]:
     """A context with real hands. A virtual rack's hands are in its controller's network namespace."""
+    from toolkit.stages.context import Context
     from toolkit.stages.hands import SiteHands
 
     settings = installed.load()
@@ -52,7 +56,14 @@ def context_of(rack: Rack, progress: Callable[[Progress], None] = lambda _: None
 
 
 def pool_of(settings: Settings, rack: Rack) -> Pool:
-    """The pool the rack's site admits to. First depth: a file."""
-    from toolkit.pool.file import FilePool
+    """The pool the rack's site admits to. A virtual rack's cluster is in its controller's network namespace."""
+    from toolkit.pool.policy import PoolKind
+    from toolkit.pool.policy_file import load_policy
+    from toolkit.pool.site import open_pool
 
-    return FilePool(settings.pool(rack.site))
+    policy = load_policy(settings, rack.site)
+    if rack.profile.virtual and policy.kind is not PoolKind.FILE:
+        from toolkit.virtual.lab import enter_namespace
+
+        enter_namespace(settings, rack.name)
+    return open_pool(settings, rack.site, policy)

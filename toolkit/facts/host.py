@@ -12,6 +12,9 @@ MAX_WORD = 256
 MAX_PACKAGES = 20_000
 MAX_YAML = 256 * 1024
 MAX_TAINTS = 64
+MAX_ENTRIES = 1024
+_ENTRY = re.compile(r"[A-Za-z0-9][A-Za-z0-9.:_-]{0,252}")
+_MODULE = re.compile(r"(\w{1,64}) \d{1,12} \d{1,6} \S{1,1000} (?:Live|Loading|Unloading) ")
 _PACKAGE = re.compile(r"([a-z0-9][a-z0-9+.\-]{1,127})(?::\w{1,16})? (\S{1,128}) installed\Z")
 _MANAGER = re.compile(r"[Ff]abric ?[Mm]anager version is ?: ?(\d{1,4}(?:\.\d{1,4}){1,3})\b")
 _SHOWN = ("LoadState", "ActiveState", "SubState", "UnitFileState")
@@ -44,6 +47,31 @@ def services(text: str) -> dict[str, dict[str, str]]:
             found[said["Id"][:MAX_WORD]] = {key: said[key][:MAX_WORD] for key in _SHOWN if key in said}
     if not found:
         raise UnreadableError("no unit in it: not the output of `systemctl show`")
+    return found
+
+
+def nodes_config(text: str) -> dict[str, Any]:
+    """sha256 and entries of IMEX's nodes_config.cfg, printed as `sha256sum FILE; cat FILE`.
+
+    The digest is of the bytes: the daemons compare the file by position, comments and all. `absent` alone: there is no
+    such file, and the digest is None.
+    """
+    head, _, body = text.partition("\n")
+    if head.strip() == "absent":
+        return {"sha256": None, "entries": []}
+    digest = re.fullmatch(r"([0-9a-f]{64})  \S{1,200}", head)
+    lines = [line.strip() for line in body.split("\n")]
+    entries = [line for line in lines if line and not line.startswith("#")]
+    if digest is None or len(entries) > MAX_ENTRIES or any(not _ENTRY.fullmatch(e) for e in entries):
+        raise UnreadableError("not a checksum and the names or addresses of at most 1024 nodes")
+    return {"sha256": digest[1], "entries": entries}
+
+
+def modules(text: str) -> list[str]:
+    """Names of the loaded kernel modules, of /proc/modules."""
+    found = sorted({m[1] for line in text.split("\n")[:MAX_PACKAGES] if (m := _MODULE.match(line))})
+    if not found:
+        raise UnreadableError("no module in it: not /proc/modules")
     return found
 
 

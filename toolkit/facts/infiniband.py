@@ -8,6 +8,8 @@
                     Rate: 400
 
 The rate is in Gb/s as the tool prints it, and the port's own, whatever its partner can do.
+
+SuperBench's cache of `ibstat` on many hosts is read too: `VM_hostname NAME`, then the node GUIDs of that host's HCAs.
 """
 
 from __future__ import annotations
@@ -19,7 +21,10 @@ from typing import Any
 MAX_CHARACTERS = 4 * 1024 * 1024
 MAX_ADAPTERS = 256
 MAX_PORTS = 64
+MAX_HOSTS = 65_536
 _ADAPTER = re.compile(r"\s{0,8}CA '([^']{1,64})'")
+_HOST = re.compile(r"VM_hostname (\S{1,255})\s{0,8}")
+_BARE_GUID = re.compile(r"(?:0x)?([0-9a-fA-F]{16})\s{0,8}")
 _PORT = re.compile(r"\s{0,16}Port (\d{1,3}):\s{0,4}$")
 _STATE = re.compile(r"\s{0,32}(Physical )?[Ss]tate: {0,4}(\w{1,32})")
 _FIELD = re.compile(r"\s{0,32}([A-Za-z][A-Za-z ]{1,40}):\s{0,8}(.{0,128}?)\s{0,8}$")
@@ -65,15 +70,20 @@ class Adapter:
 
 @dataclass(frozen=True, slots=True)
 class Adapters:
-    """What one call of ibstat says. The states are of all ports, also of an excerpt that names no adapter."""
+    """What one call of ibstat says. The states are of all ports, also of an excerpt that names no adapter.
+
+    `hosts`: node GUIDs by host, where the text is a cache of many hosts.
+    """
 
     adapters: tuple[Adapter, ...]
     states: tuple[str, ...]
     physical_states: tuple[str, ...]
+    hosts: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """Adapters in the order printed; `ok`: every port is Active and LinkUp."""
-        return {
+        """Adapters in the order printed; `ok`: every port is Active and LinkUp; `guids` of hosts that have some."""
+        many = {"hosts": len(self.hosts), "guids": {h: g[0] if len(g) == 1 else list(g) for h, g in self.hosts}}
+        return (many if self.hosts else {}) | {
             "adapters": [
                 {
                     "name": a.name,
@@ -92,7 +102,8 @@ class Adapters:
     @property
     def doubts(self) -> tuple[str, ...]:
         """What an operator should know before trusting the numbers."""
-        return tuple(f"{a.name}: no port was printed" for a in self.adapters if not a.ports)
+        bare = tuple(f"{a.name}: no port was printed" for a in self.adapters if not a.ports)
+        return bare + tuple(f"{host!a}: no GUID was printed" for host, guids in self.hosts if not guids)
 
 
 @dataclass(slots=True)
@@ -107,6 +118,7 @@ def parse(text: str) -> Adapters:
     adapters: list[_Open] = []
     states: list[str] = []
     physical_states: list[str] = []
+    hosts: dict[str, list[str]] = {}
     for line in text[:MAX_CHARACTERS].split("\n"):
         if state := _STATE.match(line):
             (physical_states if state[1] else states).append(state[2])
@@ -115,7 +127,18 @@ def parse(text: str) -> Adapters:
                 adapters.append(_Open(header[1]))
         elif adapters:
             _read(line, adapters[-1])
-    return Adapters(tuple(_close(a) for a in adapters), tuple(states), tuple(physical_states))
+        else:
+            _read_host(line, hosts)
+    cached = tuple((host, tuple(guids)) for host, guids in hosts.items())
+    return Adapters(tuple(_close(a) for a in adapters), tuple(states), tuple(physical_states), cached)
+
+
+def _read_host(line: str, hosts: dict[str, list[str]]) -> None:
+    if (host := _HOST.fullmatch(line)) and len(hosts) < MAX_HOSTS:
+        hosts.setdefault(host[1], [])
+    elif hosts and (guid := _BARE_GUID.fullmatch(line)):
+        guids = hosts[next(reversed(hosts))]
+        guids += [guid[1].lower()] if len(guids) < MAX_ADAPTERS else []
 
 
 def _read(line: str, adapter: _Open) -> None:

@@ -124,6 +124,17 @@ def events(log: KernelLog, driver: str | None = None) -> tuple[Event, ...]:
     return tuple(found[:MAX_EVENTS])
 
 
+def rules_on(text: str, pci: str, driver: str | None = None) -> tuple[Rule, ...]:
+    """What the events of the GPU at this address ask for, in the log's order; empty where the log has none of it."""
+    found = events(kernel_log.parse(text), driver)
+    return tuple(e.rule for e in found if e.kind is not Kind.NOTE and same_address(e.pci, pci))
+
+
+def same_address(one: str | None, other: str | None) -> bool:
+    """Whether two PCI addresses are of one device, however they are written; nothing is the same as none."""
+    return bool(one) and bool(other) and _address(one or "") == _address(other or "")
+
+
 def measured(
     text: str, gpus: Mapping[str, int], *, complete: bool = True, driver: str | None = None
 ) -> list[tuple[str, str, int, int | None]]:

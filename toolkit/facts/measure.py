@@ -9,10 +9,16 @@ row_remap_pending, row_remap_failure             flag   gpu
 recovery_action     code     gpu    as NVML field 230: 0 none, 1 reset, 2 reboot, 3 drain P2P, 4 drain and reset
 pcie_width          lanes    gpu
 fabric_state, fabric_status                      word   gpu
+fabric_domain                                    word   gpu    UUID.clique
+fabric_bandwidth, fabric_health                  word   gpu
 nvlink_active       flag     link
 nvlink_gb_per_s     GB/s     link   one way, of an active link
 fabric_manager_version                           version  node
 fabric_manager_active, persistenced_active, imex_active, containerd_active, kubelet_active    flag  node
+imex_masked, fabric_manager_masked               flag   node   nothing can start it
+imex_domain                                      word   node   as this node sees it
+imex_nodes_ready                                 count  node   as this node sees them
+imex_nodes_sha256                                word   node
 hca_state           word     hca
 hca_rate_gb_per_s   GB/s     hca    one way
 hca_guid            word     hca    of the port
@@ -30,8 +36,8 @@ from toolkit.facts.probe import Fact
 from toolkit.judge.evidence import Measurement, Subject, Value
 from toolkit.rack.gate import Scope
 from toolkit.rack.model import Unit
+from toolkit.rack.topology import UNCERTIFIED
 
-UNCERTIFIED = "rackproof.dev/uncertified"
 _BITS_PER_BYTE = 8
 # the words of nvidia-smi and of Xid 154, without "GPU", "node" and "required"
 _RECOVERY = {
@@ -51,6 +57,11 @@ _SERVICE_METRICS = (
     ("nvidia-imex.service", "imex_active"),
     ("containerd.service", "containerd_active"),
     ("kubelet.service", "kubelet_active"),
+)
+
+_MASKED_METRICS = (
+    ("nvidia-imex.service", "imex_masked"),
+    ("nvidia-fabricmanager.service", "fabric_manager_masked"),
 )
 
 # metric, unit, value (None: not said), subject
@@ -93,6 +104,10 @@ def _gpu(gpu: dict[str, Any], subject: Subject) -> Iterator[_Said]:
     yield "pcie_width", "lanes", gpu["pcie"]["width"], subject
     yield "fabric_state", "word", _word(gpu["fabric"]["state"]), subject
     yield "fabric_status", "word", _word(gpu["fabric"]["status"]), subject
+    cluster, clique = _word(gpu["fabric"]["cluster"]), _word(gpu["fabric"]["clique"])
+    yield "fabric_domain", "word", f"{cluster}.{clique}" if cluster and clique else None, subject
+    yield "fabric_bandwidth", "word", _word(gpu["fabric"]["bandwidth"]), subject
+    yield "fabric_health", "word", _word(gpu["fabric"]["health"]), subject
 
 
 def _nvlink(report: dict[str, Any], node: Unit) -> Iterator[_Said]:
@@ -110,6 +125,22 @@ def _services(states: dict[str, dict[str, str]], node: Unit) -> Iterator[_Said]:
     for service, metric in _SERVICE_METRICS:
         state = states.get(service, {}).get("ActiveState", "")
         yield metric, "flag", _FLAG_OF_STATE.get(state), _node(node)
+    for service, metric in _MASKED_METRICS:
+        if service in states:
+            load, file = states[service].get("LoadState", ""), states[service].get("UnitFileState", "")
+            blocked = load in ("not-found", "masked") or file in ("masked", "masked-runtime")
+            yield metric, "flag", int(blocked) if load else None, _node(node)
+
+
+def _imex(report: dict[str, Any], node: Unit) -> Iterator[_Said]:
+    if not report["installed"]:
+        return
+    yield "imex_domain", "word", report["status"], _node(node)
+    yield "imex_nodes_ready", "count", sum(p["status"] == "READY" for p in report["peers"]), _node(node)
+
+
+def _imex_nodes(config: dict[str, Any], node: Unit) -> Iterator[_Said]:
+    yield "imex_nodes_sha256", "word", config["sha256"], _node(node)
 
 
 def _adapters(report: dict[str, Any], node: Unit) -> Iterator[_Said]:
@@ -169,6 +200,8 @@ _SOURCES: Mapping[str, Callable[[Any, Unit], Iterator[_Said]]] = MappingProxyTyp
         "services": _services,
         "ibstat": _adapters,
         "kubelet": _kubelet,
+        "imex": _imex,
+        "imex_nodes": _imex_nodes,
         "fabric_manager": _one("fabric_manager_version", "version"),
         "identity": _one("machine_serial", "word"),
         "product": _one("product", "word"),

@@ -14,6 +14,13 @@ from typing import Any
 MAX_CHARACTERS = 4 * 1024 * 1024
 MAX_PARTS = 1024
 _LARGEST = 1 << 63
+# Errors of an HCA's port: those that tell of its own link, and the one that passes on what another port had marked.
+OF_THE_LINK = (
+    "symbol_error", "link_error_recovery", "link_downed", "port_rcv_errors", "local_link_integrity_errors",
+    "excessive_buffer_overrun_errors",
+)  # fmt: skip
+PASSED_ON = "port_rcv_remote_physical_errors"
+ERRORS = (*OF_THE_LINK, PASSED_ON)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +30,14 @@ class Carried:
     gpus   sent and received over all NVLinks of a GPU, by index; a GPU without a link that is up carried 0
     links  the same of each NVLink, by (GPU, link)
     hcas   sent over all ports of an HCA, by name
+    errors what all ports of an HCA counted wrong, by name and counter; a counter nobody could read twice is not there
     """
 
     node: str
     gpus: Mapping[int, int | None] = field(default_factory=dict)
     links: Mapping[tuple[int, int], int | None] = field(default_factory=dict)
     hcas: Mapping[str, int | None] = field(default_factory=dict)
+    errors: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 def carried(node: str, text: str) -> Carried:
@@ -51,7 +60,7 @@ def between(node: str, before: object, after: object) -> Carried:
         gpus[gpu] = None if count is None or so_far is None else so_far + count
     one, other = _hcas(before), _hcas(after)
     hcas = {name: _delta(one.get(name), other.get(name)) for name in sorted({*one, *other})}
-    return Carried(node, gpus, links, hcas)
+    return Carried(node, gpus, links, hcas, _grown(_errors(before), _errors(after)))
 
 
 def _both(before: tuple[int, int] | None, after: tuple[int, int] | None) -> int | None:
@@ -89,6 +98,29 @@ def _hcas(reading: object) -> dict[str, int | None]:
         name, sent = str(port.get("hca"))[:64], _count(port.get("sent"))
         before = found.get(name, 0)
         found[name] = None if sent is None or before is None else before + sent
+    return found
+
+
+def _errors(reading: object) -> dict[str, dict[str, int | None]]:
+    """By HCA and counter, over its ports; None where a port's is not known."""
+    found: dict[str, dict[str, int | None]] = {}
+    for port in _items(reading, "hcas"):
+        errors = port.get("errors")
+        told = errors if isinstance(errors, dict) else {}
+        of_hca = found.setdefault(str(port.get("hca"))[:64], {})
+        for name in ERRORS if told else ():
+            count, so_far = _count(told.get(name)), of_hca.get(name, 0)
+            of_hca[name] = None if count is None or so_far is None else so_far + count
+    return found
+
+
+def _grown(
+    before: Mapping[str, Mapping[str, int | None]], after: Mapping[str, Mapping[str, int | None]]
+) -> dict[str, dict[str, int]]:
+    found: dict[str, dict[str, int]] = {}
+    for hca in sorted({*before} & {*after}):
+        deltas = {name: _delta(before[hca].get(name), after[hca].get(name)) for name in ERRORS}
+        found[hca] = {name: delta for name, delta in deltas.items() if delta is not None}
     return found
 
 

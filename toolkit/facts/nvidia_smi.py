@@ -65,6 +65,7 @@ class Fabric:
     route_recovery_in_progress: str | None
     route_unhealthy: str | None
     access_timeout_recovery: str | None
+    incorrect_configuration: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +235,7 @@ def _fabric(gpu: Element) -> Fabric:
         route_recovery_in_progress=gpu.word("fabric/health/route_recovery_in_progress"),
         route_unhealthy=gpu.word("fabric/health/route_unhealthy"),
         access_timeout_recovery=gpu.word("fabric/health/access_timeout_recovery"),
+        incorrect_configuration=gpu.word("fabric/health/incorrect_configuration"),
     )
 
 

@@ -10,22 +10,36 @@ from typing import Any, Protocol
 from toolkit.errors import InputError, Problem, UsageError
 from toolkit.facts import (
     dcgm_diag,
+    fabric_manager_log,
+    fabric_text,
     gpu_burn,
+    hca_firmware,
+    iblinkinfo,
+    ibnetdiscover,
+    ibqueryerrors,
+    imex,
     infiniband,
     kernel_events,
     kernel_log,
+    link_flaps,
+    lldp,
     nccl_tests,
     nccl_transport,
     nvbandwidth,
     nvidia_smi_text,
     nvlink,
     perftest,
+    subnet,
 )
 from toolkit.facts.unreadable import UnreadableError
 
 MAX_BYTES = 4 * 1024 * 1024
 # A burn-in keeps up to 8 MiB of NCCL's log, and cutting it takes the proof out of it.
-_LONGER = {"nccl-transport": nccl_transport.MAX_CHARACTERS}
+# A fabric of 16,384 HCAs takes 12 MiB to describe; cut to the part in question, it is another fabric.
+_LONGER = {
+    "nccl-transport": nccl_transport.MAX_CHARACTERS,
+    **dict.fromkeys(("ibnetdiscover", "iblinkinfo", "ibqueryerrors", "opensm-log"), fabric_text.MAX_CHARACTERS),
+}
 
 
 class Parsed(Protocol):
@@ -59,6 +73,18 @@ KINDS: Mapping[str, Callable[[str], Parsed]] = MappingProxyType(
         "gpu-burn": gpu_burn.parse,
         "perftest": perftest.parse,
         "kernel-events": kernel_events.parse,
+        "imex": imex.parse,
+        "fabric-manager-log": fabric_manager_log.parse,
+        "ibnetdiscover": ibnetdiscover.report,
+        "iblinkinfo": iblinkinfo.parse,
+        "ibqueryerrors": ibqueryerrors.parse,
+        "perfquery": subnet.parse_fields,
+        "sminfo": subnet.parse_sminfo,
+        "pkeys": subnet.parse_pkeys,
+        "opensm-log": subnet.parse_opensm_log,
+        "hca-firmware": hca_firmware.parse,
+        "lldp": lldp.parse,
+        "link-flaps": link_flaps.parse,
     }
 )
 
@@ -72,7 +98,7 @@ def read_file(kind: str, path: Path) -> Parsed:
     """The file parsed as output of that kind.
 
     Raises UsageError for a kind nobody knows, InputError for a file that cannot be read, is too large (4 MiB, or 16 of
-    NCCL's log), is binary or is no output of that kind.
+    NCCL's log, or 64 of a fabric), is binary or is no output of that kind.
     """
     parser = KINDS.get(kind)
     if parser is None:

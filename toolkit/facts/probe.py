@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from toolkit.facts import host, infiniband, kernel_log, nvidia_smi, nvlink
+from toolkit.facts import fabric_manager_log, host, imex, infiniband, kernel_log, nvidia_smi, nvlink
 from toolkit.facts.unreadable import UnreadableError
 from toolkit.rack.model import Unit
 from toolkit.runners.shell import CommandResult, Shell
@@ -65,6 +65,10 @@ _KUBELET = (
     "for f in /var/lib/kubelet/config.yaml /etc/kubernetes/kubelet.conf.d/*.conf; do"
     ' if [ -f "$f" ]; then echo "---"; cat "$f"; echo; fi; done'
 )
+# The domain, by every node's own view. A node without the tool says so: that is no failure where IMEX runs in pods.
+_IMEX = f"command -v nvidia-imex-ctl >/dev/null || {{ echo {imex.ABSENT}; exit 0; }}; exec nvidia-imex-ctl -N -j"
+_IMEX_NODES = "f=/etc/nvidia-imex/nodes_config.cfg; [ -e $f ] || { echo absent; exit 0; }; sha256sum $f && cat $f"
+_MANAGER_LOG = "f=/var/log/fabricmanager.log; [ -e $f ] || exit 0; exec tail -c 262144 $f"
 _PACKAGES = ("dpkg-query", "--show", "--showformat=${Package} ${Version} ${db:Status-Status}\\n")
 _GPU_TROUBLE = (0, 14, 15)
 
@@ -85,8 +89,14 @@ IBSTAT = Probe("ibstat", ("ibstat",), lambda t: infiniband.parse(t).as_json(), 6
 PACKAGES = Probe("packages", _PACKAGES, host.packages, 60)
 KUBELET = Probe("kubelet", ("sh", "-c", _KUBELET), host.kubelet, 20)
 
+IMEX = Probe("imex", ("sh", "-c", _IMEX), lambda t: imex.parse(t).as_json(), 60)
+IMEX_NODES = Probe("imex_nodes", ("sh", "-c", _IMEX_NODES), host.nodes_config, 20)
+MODULES = Probe("modules", ("cat", "/proc/modules"), host.modules, 20)
+MANAGER_LOG = Probe("manager_log", ("sh", "-c", _MANAGER_LOG), lambda t: fabric_manager_log.parse(t).as_json(), 30)
+
 PROBES = (
     IDENTITY, PRODUCT, IMAGE, GPUS, NVLINK, FABRIC_MANAGER, STATES, KERNEL_LOG, IBSTAT, PACKAGES, KUBELET,
+    IMEX, IMEX_NODES,
 )  # fmt: skip
 
 

@@ -10,58 +10,38 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from toolkit.judge.lint import reference_of, sku_named
-from toolkit.judge.route import COLLECTIVES, route
+from toolkit.judge import levels
+from toolkit.judge.levels import WideTest
+from toolkit.judge.lint import sku_named
+from toolkit.judge.locate.outside import with_leaves
+from toolkit.judge.pace import Shape, deadline_of, seconds_of
 from toolkit.rack.burnin_plan import (
     BUDGETS,
-    RUN_TODAY,
+    RAIL_SEARCH_S,
+    RAIL_TEST,
+    RAIL_TESTS_AT_ONCE,
     Budget,
     BurninPlan,
-    Collective,
     Cost,
     Figure,
     Level,
     LevelName,
     PlannedTest,
     Ramp,
+    rail_readings,
+    run_today,
     together,
     total,
     unknown,
 )
-from toolkit.rack.claim import Claim, Sku, Span
-from toolkit.rack.gate import Operator
-from toolkit.rack.model import LinkKind, Mode, Profile, Rack, Suite, UnitKind
+from toolkit.rack.claim import Sku, Span
+from toolkit.rack.model import Profile, Rack, Suite, UnitKind, WideLevel
 from toolkit.rack.power import ramp_seconds
-
-_DOMAIN_IS_RACK = (Mode.MNNVL_HOST_IMEX, Mode.MNNVL_DRA)
-# SSH to every node, MPI's daemons, NCCL's bootstrap: what a collective's deadline has beyond that of one node. Policy
-# of this project: nobody publishes a figure.
-LAUNCH_S = 60.0
-# A slow rail is to be measured, not cut off: a deadline is twice what the test takes, or the node's if that is longer.
-_PATIENCE = 2
-# From this size of a share on, as the node's own collectives do (burnin/nccl/collective.py)
-_SMALLEST = 128 << 10
-_SPREAD = (
-    "all_reduce",
-    "alltoall",
-)  # all_reduce crosses every cable evenly, alltoall joins every port with every other
-_LINK_OFF = (("NCCL_MNNVL_ENABLE", "0"),)  # or NCCL would carry between trays over NVLink what is to cross the rails
-
-
-@dataclass(frozen=True, slots=True)
-class _Group:
-    """One communicator: `ranks` GPUs on `nodes` nodes, `nics` HCAs of each (0: all)."""
-
-    span: Span
-    nodes: int
-    ranks: int
-    nics: int = 0
-    environment: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class _Case:
-    """What all levels are made from. `rails` are the nodes of the plan by (leaf, rail)."""
+    """What all levels are made from."""
 
     rack: Rack
     nodes: tuple[str, ...]
@@ -69,7 +49,6 @@ class _Case:
     sku: Sku | None
     others: tuple[Rack, ...]
     ramp: Ramp
-    rails: Mapping[tuple[str, int], tuple[str, ...]]
 
     @property
     def profile(self) -> Profile:
@@ -92,27 +71,37 @@ def forecast(
     """The burn-in of these nodes of the rack. `others` are racks to measure it against; `step`: without its ramp."""
     case = _Case(
         rack, tuple(nodes), suite, sku_named(rack.profile.sku, skus), tuple(others),
-        _ramp(rack.profile, len(nodes), step), _rails(rack, nodes),
+        _ramp(rack.profile, len(nodes), step),
     )  # fmt: skip
-    levels = tuple(_level(name, made(case)) for name, made in _LEVELS.items())
-    there = [level for level in levels if not level.absent]
+    today = run_today(rack.profile, suite)
+    planned = tuple(_level(name, name in today, made(case)) for name, made in _LEVELS.items())
+    there = [level for level in planned if not level.absent]
     return BurninPlan(
         rack=rack.name,
         suite=suite,
         nodes=case.nodes,
         gpus=len(nodes) * rack.profile.gpus_per_node,
-        levels=levels,
+        levels=planned,
         today=together(level.cost for level in there if level.runs_today),
         whole=together(level.cost for level in there),
         ramp=case.ramp,
         power=_whose_power(rack.profile),
         aside=_aside(case.budget),
+        held=_held(case),
     )
 
 
-def _level(name: LevelName, made: tuple[PlannedTest, ...] | str) -> Level:
+def _level(name: LevelName, runs: bool, made: tuple[PlannedTest, ...] | str) -> Level:
     tests, absent = ((), made) if isinstance(made, str) else (made, "")
-    return Level(name, name in RUN_TODAY, tests, together(t.cost for t in tests), absent)
+    return Level(name, runs, tests, together(t.cost for t in tests), absent)
+
+
+def _held(case: _Case) -> str:
+    """Why what could be run is only planned."""
+    own = case.profile.suite
+    if case.suite is not own:
+        return f"with suite {case.suite} the nodes alone are measured; the other levels follow suite {own}"
+    return f"profile {case.profile.name} does not ask for these levels (rail_test, levels)"
 
 
 def _aside(budget: Budget) -> tuple[str, ...]:
@@ -128,8 +117,8 @@ def _on_nodes(case: _Case) -> tuple[PlannedTest, ...] | str:
         return "no node is to be burnt in"
     budget, gpus = case.budget, case.profile.gpus_per_node
     busy = Figure(budget.load_s, " + ".join(f"{name} {seconds:g} s" for name, seconds in budget.load))
-    group = _Group(Span.NODE, 1, gpus)
-    busy = _summed(busy, *(_seconds(case, c, group) for c in budget.collectives if gpus > 1))
+    shape = Shape(Span.NODE, 1, gpus)
+    busy = _summed(busy, *(seconds_of(case.profile, case.sku, c, shape) for c in budget.collectives if gpus > 1))
     seconds = _summed(busy, Figure(budget.rest_s, f"rest {budget.rest_s:g} s"), case.ramp.seconds)
     if not budget.load_s:
         busy = seconds = unknown(f"time of a {case.suite}: it runs every workload once, as fast as the nodes are")
@@ -140,69 +129,59 @@ def _on_nodes(case: _Case) -> tuple[PlannedTest, ...] | str:
     return (PlannedTest(f"suite {case.suite}", on, len(case.nodes), 1, gpus, cost),)
 
 
-def _in_domain(case: _Case) -> tuple[PlannedTest, ...] | str:
-    if case.profile.mode is Mode.PCIE:
-        return "its GPUs have no NVLink"
-    if case.profile.mode not in _DOMAIN_IS_RACK:
-        return "NVLink ends at the node, whose suite measures it"
-    if len(case.nodes) < 2:
-        return _alone(case)
-    ranks = len(case.nodes) * case.profile.gpus_per_node
-    group = _Group(Span.DOMAIN, len(case.nodes), ranks)
-    on = f"{ranks} GPUs of {len(case.nodes)} trays"
-    return tuple(_collective(case, kind, group, on, group.nodes) for kind in COLLECTIVES)
-
-
 def _on_rails(case: _Case) -> tuple[PlannedTest, ...] | str:
-    if why := _without_leaves(case):
+    """Pairs, each on one rail of two nodes, until each HCA was read often enough. Doubts take longer."""
+    rack = with_leaves(case.rack)
+    if why := levels.without_leaves(rack, case.nodes):
         return why
-    shared = [nodes for nodes in case.rails.values() if len(nodes) > 1]
+    shared = [nodes for nodes in levels.rails(rack, case.nodes).values() if len(nodes) > 1]
     if not shared:
         return "no two nodes of the plan share a leaf"
     # a rail needs a GPU of its own on each of the two nodes: more rails than GPUs take turns
     turns = -(-len(shared) // max(1, case.profile.gpus_per_node))
     pairs = -(-sum(len(nodes) // 2 for nodes in shared) // turns)
-    rounds = max(_pair_rounds(len(nodes)) for nodes in shared)
-    partners = "each HCA with two partners" if rounds > 1 else "each HCA with its one partner"
-    on = f"{_count(pairs, 'pair')} at once over {_count(len(shared), 'rail')}, {partners}"
-    group = _Group(Span.FABRIC, 2, 2, 1, _LINK_OFF)
-    nodes = len(set().union(*shared))
-    return (_collective(case, "sendrecv", group, on, nodes, pairs, turns * rounds),)
+    fewest = max(_pair_rounds(len(nodes)) for nodes in shared)
+    rounds = max(fewest, rail_readings(case.suite))
+    partners = "each HCA with others in turn" if fewest > 1 else "each HCA with its one partner"
+    at_once = min(RAIL_TESTS_AT_ONCE, pairs)
+    times = turns * rounds * -(-pairs // at_once)
+    on = f"{_count(at_once, 'pair')} at once over {_count(len(shared), 'rail')}, {partners}"
+    shape = Shape(Span.FABRIC, 2, 2, 1, levels.ALONE)
+    seconds = seconds_of(case.profile, case.sku, RAIL_TEST, shape)
+    longest = min(times * RAIL_TEST.deadline_s, RAIL_SEARCH_S)
+    limit = Figure(longest, f"{times} x {RAIL_TEST.deadline_s:g} s, the whole search {RAIL_SEARCH_S:g} s")
+    nodes = set().union(*shared)
+    return (_planned(case, RAIL_TEST.kind, on, (at_once, times, 2), seconds, limit, len(nodes)),)
 
 
-def _on_leaves(case: _Case) -> tuple[PlannedTest, ...] | str:
-    if why := _without_leaves(case):
-        return why
-    by_leaf: dict[str, list[tuple[str, ...]]] = {}
-    for (leaf, _), joined in sorted(case.rails.items()):
-        by_leaf.setdefault(leaf, []).append(joined)
-    most = max((len(set().union(*rails)) for rails in by_leaf.values()), default=0)
-    nodes = len(set().union(*case.rails.values()))
-    if most < 3:
-        return "no leaf joins more than two nodes of the plan: their pairs are all there is"
-    rails = max(len(r) for r in by_leaf.values())
-    ranks = max(sum(map(len, r)) for r in by_leaf.values())
-    group = _Group(Span.FABRIC, most, ranks, rails, _LINK_OFF)
-    on = f"{_count(len(by_leaf), 'leaf')} at once, {ranks} HCAs each"
-    return tuple(_collective(case, kind, group, on, nodes, len(by_leaf)) for kind in _SPREAD)
+def _wide(level: WideLevel) -> Callable[[_Case], tuple[PlannedTest, ...] | str]:
+    """What the stage runs of this level: made by the same function."""
+
+    def tests(case: _Case) -> tuple[PlannedTest, ...] | str:
+        found = levels.wide(case.rack, case.nodes, case.suite, case.sku)[level]
+        return found if isinstance(found, str) else tuple(_of_wide(case, test) for test in found)
+
+    return tests
 
 
-def _on_unit(case: _Case) -> tuple[PlannedTest, ...] | str:
-    if case.profile.mode in _DOMAIN_IS_RACK:
-        return "NVLink joins the whole rack; a scalable unit is several such racks"
-    if why := _without_leaves(case):
-        return why
-    if len({leaf for leaf, _ in case.rails}) < 2:
-        return "one leaf joins all of it: its level is this one"
-    ranks = len(case.nodes) * case.profile.gpus_per_node
-    group = _Group(Span.FABRIC, len(case.nodes), ranks, case.profile.hcas_per_node)
-    on = f"{ranks} GPUs of {len(case.nodes)} nodes, all rails"
-    return tuple(_collective(case, kind, group, on, group.nodes) for kind in COLLECTIVES)
+def _of_wide(case: _Case, test: WideTest) -> PlannedTest:
+    side_by_side = max(len(wave) for wave in test.waves)
+    ranks = max(c.ranks for wave in test.waves for c in wave)
+    what = {
+        WideLevel.DOMAIN: f"{ranks} GPUs of {len(test.nodes)} trays",
+        WideLevel.LEAF: f"{_count(side_by_side, 'rail')} at once, each on its leaf, {ranks} HCAs each",
+        WideLevel.UNIT: f"{ranks} GPUs of {len(test.nodes)} nodes, all rails",
+    }
+    waves = len(test.waves)
+    limit = _times(test.deadline, waves)
+    return _planned(
+        case, test.kind, what[test.level], (side_by_side, waves, ranks), test.seconds, limit, len(test.nodes)
+    )
 
 
 def _between_racks(case: _Case) -> tuple[PlannedTest, ...] | str:
     if not case.others:
-        return f"one rack is planned; with another: rackproof burnin {case.rack.name} --plan --with RACK"
+        return f"not run: it takes two racks; planned: rackproof burnin {case.rack.name} --plan --with RACK"
     unlike = [other.name for other in case.others if other.profile.name != case.profile.name]
     if unlike:
         return f"{', '.join(unlike)} is not of profile {case.profile.name}: nothing says what the two should reach"
@@ -212,49 +191,21 @@ def _between_racks(case: _Case) -> tuple[PlannedTest, ...] | str:
     if UnitKind.LEAF in kinds and UnitKind.SPINE not in kinds:
         return f"no spine is among the units of {case.rack.name}: its leaves reach no other rack"
     racks, nodes = 1 + len(case.others), max(len(case.nodes), *(len(other.nodes) for other in case.others))
-    group = _Group(Span.FABRIC, 2 * nodes, 2 * nodes * case.profile.gpus_per_node, case.profile.hcas_per_node)
+    group = Shape(Span.FABRIC, 2 * nodes, 2 * nodes * case.profile.gpus_per_node, case.profile.hcas_per_node)
     on = f"{_count(racks // 2, 'pair')} of racks at once, {group.ranks} GPUs each"
     everyone = len(case.nodes) + sum(len(other.nodes) for other in case.others)
     rounds = _pair_rounds(racks)
-    return tuple(_collective(case, kind, group, on, everyone, racks // 2, rounds) for kind in _SPREAD)
+    return tuple(_collective(case, kind, group, on, everyone, racks // 2, rounds) for kind in levels.SPREAD)
 
 
 _LEVELS: Mapping[LevelName, Callable[[_Case], tuple[PlannedTest, ...] | str]] = {
     LevelName.NODES: _on_nodes,
-    LevelName.DOMAIN: _in_domain,
+    LevelName.DOMAIN: _wide(WideLevel.DOMAIN),
     LevelName.RAILS: _on_rails,
-    LevelName.LEAF: _on_leaves,
-    LevelName.UNIT: _on_unit,
+    LevelName.LEAF: _wide(WideLevel.LEAF),
+    LevelName.UNIT: _wide(WideLevel.UNIT),
     LevelName.RACKS: _between_racks,
 }
-
-
-def _alone(case: _Case) -> str:
-    return f"{case.nodes[0]} is alone: it has no partner" if case.nodes else "no node is to be burnt in"
-
-
-def _without_leaves(case: _Case) -> str:
-    """Why nothing can be tested over leaves; empty where it can."""
-    if len(case.nodes) < 2:
-        return _alone(case)
-    if not case.profile.hcas_per_node:
-        return "its nodes have no HCA"
-    if all(unit.kind is not UnitKind.LEAF for unit in case.rack.units):
-        return "its rails leave the rack: no leaf is among its units"
-    return "" if case.rails else "no cable from a node of the plan to a leaf is declared"
-
-
-def _rails(rack: Rack, nodes: Iterable[str]) -> dict[tuple[str, int], tuple[str, ...]]:
-    """By leaf and rail: the nodes among these that have a cable there."""
-    leaves = {unit.name for unit in rack.units if unit.kind is UnitKind.LEAF}
-    rail_of = {(unit.name, hca.name): hca.rail for unit in rack.nodes for hca in unit.hcas}
-    wanted, found = set(nodes), dict[tuple[str, int], list[str]]()
-    for link in rack.links:
-        for near, far in ((link.a, link.b), (link.b, link.a)):
-            rail = rail_of.get((near.unit, near.port))
-            if link.kind is LinkKind.INFINIBAND and far.unit in leaves and near.unit in wanted and rail is not None:
-                found.setdefault((far.unit, rail), []).append(near.unit)
-    return {where: tuple(at) for where, at in found.items()}
 
 
 def _pair_rounds(members: int) -> int:
@@ -268,58 +219,30 @@ def _pair_rounds(members: int) -> int:
 
 
 def _collective(
-    case: _Case, kind: str, group: _Group, on: str, nodes: int, groups: int = 1, rounds: int = 1
+    case: _Case, kind: str, shape: Shape, on: str, nodes: int, groups: int = 1, rounds: int = 1
 ) -> PlannedTest:
     """A collective, with the sizes and iterations of the suite's own. All `nodes` are powered in all its rounds."""
     own = case.budget.collectives[0]
-    seconds = _seconds(case, replace(own, kind=kind, smallest=_SMALLEST), group)
-    limit = _deadline(own.deadline_s, seconds, rounds)
-    if rounds > 1 and seconds.value is not None:
-        seconds = replace(seconds, value=rounds * seconds.value, source=f"{rounds} x {seconds.source}")
-    gpus = min(groups * group.ranks, nodes * case.profile.gpus_per_node)
-    return PlannedTest(kind, on, groups, rounds, group.ranks, _cost(case, seconds, seconds, limit, nodes, gpus))
+    asked = replace(own, kind=kind, smallest=levels.SMALLEST)
+    seconds = seconds_of(case.profile, case.sku, asked, shape)
+    limit = deadline_of(own.deadline_s, seconds, rounds)
+    return _planned(case, kind, on, (groups, rounds, shape.ranks), seconds, limit, nodes)
 
 
-def _deadline(on_node_s: float, seconds: Figure, rounds: int) -> Figure:
-    """Of all rounds, from the deadline of a node's collective and the seconds that one round takes."""
-    limit_s, words = on_node_s, f"{on_node_s:g} s as on a node"
-    if seconds.value is not None and _PATIENCE * seconds.value > on_node_s:
-        limit_s, words = _PATIENCE * seconds.value, f"{_PATIENCE} x {seconds.value:.0f} s"
-    times = f"{rounds} x " if rounds > 1 else ""
-    launch = f"{LAUNCH_S:g} s to launch, policy of this project"
-    return Figure(rounds * (limit_s + LAUNCH_S), f"deadline {times}({words} + {launch})")
+def _planned(
+    case: _Case, kind: str, on: str, size: tuple[int, int, int], seconds: Figure, limit: Figure, nodes: int
+) -> PlannedTest:
+    """`size`: groups side by side, rounds, ranks of a group; `seconds` of one round, `limit` of all."""
+    groups, rounds, ranks = size
+    seconds = _times(seconds, rounds)
+    gpus = min(groups * ranks, nodes * case.profile.gpus_per_node)
+    return PlannedTest(kind, on, groups, rounds, ranks, _cost(case, seconds, seconds, limit, nodes, gpus))
 
 
-def _seconds(case: _Case, asked: Collective, group: _Group) -> Figure:
-    """Time of a collective at the rate of healthy hardware: nccl-tests' bus bandwidth, turned back into time."""
-    if case.profile.virtual:
-        return unknown("time of collectives: on a virtual rack a stand-in makes up their numbers")
-    if case.sku is None:
-        return unknown(f"time of collectives: {case.profile.sku} is not among the SKUs of the inventory")
-    rate = float(dict(case.profile.expected).get("hca_rate_gbit_per_s", 0)) / 8
-    claim = Claim(
-        case.profile.sku, asked.kind, group.span, Operator.AT_LEAST, None, "GB/s", "", "",
-        group.ranks, group.nodes, group.environment, asked.largest, group.nics, rate,
-    )  # fmt: skip
-    taken = route(claim, case.sku)
-    if taken is None or taken.ceiling.gb_per_s <= 0:
-        return unknown(f"time of {asked.kind}: no closed form for {group.ranks} GPUs of {case.sku.name}")
-    healthy = reference_of(claim, case.sku, taken)
-    gb_per_s = healthy.gb_per_s if healthy else taken.ceiling.gb_per_s
-    source = f"healthy, {healthy.source}" if healthy else f"no published figure: ceiling {taken.ceiling.formula}"
-    share = _share(asked.kind, group.ranks)
-    moved = asked.bytes_moved
-    return Figure(
-        moved * share / gb_per_s / 1e9,
-        f"{asked.kind} {moved / 1e9:,.0f} GB x {share:.3g} / {gb_per_s:.4g} GB/s ({source})",
-    )
-
-
-def _share(kind: str, ranks: int) -> float:
-    """Bytes on the busiest link for a byte of size (NVIDIA/nccl-tests doc/PERFORMANCE.md)."""
-    if kind == "sendrecv":
-        return 1.0
-    return (2 if kind == "all_reduce" else 1) * (ranks - 1) / ranks
+def _times(figure: Figure, rounds: int) -> Figure:
+    if rounds == 1 or figure.value is None:
+        return figure
+    return replace(figure, value=rounds * figure.value, source=f"{rounds} x {figure.source}")
 
 
 def _summed(*figures: Figure) -> Figure:

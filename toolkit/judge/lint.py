@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from toolkit.judge.ceilings import Ceiling
+from toolkit.judge.relative import PUBLISHED, design_of
 from toolkit.judge.route import COLLECTIVES, Route, Way, off_path, route
 from toolkit.rack.claim import WORDS, Claim, Reference, Sku
 from toolkit.rack.gate import Operator
@@ -29,6 +30,8 @@ LEAST_SHARE_OF_YARDSTICK = {Way.NVLINK: 0.38, Way.NIC: 0.47, Way.HBM: 0.375, Way
 HALF_AS_FAST = 0.55
 # A slip is believed where the corrected number is as near the ceiling as a gate is.
 PLAUSIBLE = (0.45, 1.0)
+_PERCENT = ("%", "percent")
+_LEAST_SHARE = 0.001  # under which the readings that settle it are too many to count
 _NO_SOURCE = ("", "-", "?", "none", "todo", "tbd", "unknown", "n/a", "internal", "experience", "default")
 
 
@@ -41,6 +44,7 @@ class Code(StrEnum):
     UNDERSIZED = "GATE_UNDERSIZED"
     UNIT_SLIP = "GATE_UNIT_SLIP"
     UNSOURCED = "GATE_UNSOURCED"
+    UNDECIDABLE = "GATE_UNDECIDABLE"
     CONTRADICTS_NEIGHBOUR = "GATE_CONTRADICTS_NEIGHBOUR"
 
 
@@ -91,7 +95,9 @@ def lint(claims: Sequence[Claim], skus: Iterable[Sku]) -> Lint:
     for claim in claims:
         sku = names.get(_plain(claim.sku))
         findings += _unsourced(claim)
-        if sku is None:
+        if claim.operator is Operator.PEERS and claim.limit is not None:
+            findings += _among_peers(claim)
+        elif sku is None:
             unchecked.append(Unchecked(claim, f"no data of the SKU {claim.sku}: add it to inventory/skus.yml"))
         elif claim.unit == WORDS:
             unchecked.append(Unchecked(claim, "a limit in words"))
@@ -110,6 +116,8 @@ def lint(claims: Sequence[Claim], skus: Iterable[Sku]) -> Lint:
 
 def ceiling_of(claim: Claim, skus: Iterable[Sku]) -> Ceiling | None:
     """The ceiling of one claim; None where there is no closed form or no data of its SKU."""
+    if claim.operator is Operator.PEERS:
+        return None  # its limit is a share of what siblings reach, which no ceiling is
     sku = sku_named(claim.sku, skus)
     found = route(claim, sku) if sku and claim.unit in TO_GB_PER_S else None
     return found.ceiling if found else None
@@ -148,6 +156,29 @@ def _unsourced(claim: Claim) -> Iterator[Finding]:
     if stated and claim.source.strip().lower() in _NO_SOURCE:
         right = "name the document, measurement or decision the limit comes from, with its date"
         yield Finding(Code.UNSOURCED, claim, "nobody can check a number that comes from nowhere", "", right)
+
+
+def _among_peers(claim: Claim) -> Iterator[Finding]:
+    """A share below siblings: one that can be worth a part, and that readings can settle."""
+    limit = claim.limit or 0.0
+    share = limit / 100 if claim.unit in _PERCENT else limit
+    right = f"the least share that is worth a part: 0.03 to {1 - LEAST_SHARE_OF_REFERENCE:g}"
+    if share <= 0:
+        why = "no two parts read the same: half of all healthy ones are below the median"
+        yield Finding(Code.IMPOSSIBLE, claim, why, "", right)
+    elif share >= 1 and share / 100 <= 1 - LEAST_SHARE_OF_REFERENCE:
+        why = f"{limit:g} is {share:.0%} of the siblings' rate; a sound limit if it is meant in percent"
+        yield Finding(Code.UNIT_SLIP, claim, why, f"{share:g} / 100 = {share / 100:g}", right)
+    elif share > 1 - LEAST_SHARE_OF_REFERENCE:
+        why = f"a part that lost {share:.0%} of what its siblings reach would pass"
+        yield Finding(Code.VACUOUS, claim, why, f"1 - {share:g} < {LEAST_SHARE_OF_REFERENCE:g}", right)
+    else:
+        design = design_of(max(share, _LEAST_SHARE))
+        needed = design.expected_readings(worse=True)
+        if needed > design.most:
+            why = f"healthy readings are further apart: a slow part takes {needed:.0f} of them or more, and there are"
+            formula = f"effect {share:g}, readings' spread {PUBLISHED.sigma:g} as published of repeats"
+            yield Finding(Code.UNDECIDABLE, claim, f"{why} {design.most} at most", formula, right)
 
 
 def _alone(claim: Claim, sku: Sku, known: tuple[Sku, ...]) -> Iterator[Finding]:

@@ -5,6 +5,7 @@ What a gate cannot name alone is narrowed down by elimination: `toolkit.judge.lo
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -15,8 +16,16 @@ from toolkit.rack.model import Link, Unit
 # before the tray. A symptom (a program that failed) and too little evidence blame nobody, and hide no part that failed.
 SOFTWARE, SYMPTOM, EVIDENCE = "software", "symptom", "evidence"
 _RANK = {SOFTWARE: 0, "tray": 2, SYMPTOM: 3, EVIDENCE: 4}
-_BLAMELESS = (SOFTWARE, SYMPTOM, EVIDENCE)
+BLAMELESS = (SOFTWARE, SYMPTOM, EVIDENCE)
 _AT_A_GPU = ("gpu", "slot", "cooling")
+_UNKNOWN = "serial unknown"
+# A serial is a node's own word: what could end the brackets it stands in, or begin others, is not taken from it.
+_NOT_A_WORD = re.compile(r"[^\w.:\-]", re.ASCII)
+_NAMED = re.compile(
+    r"\bGPU (\d{1,3})(?:, NVLink \d{1,3})? \((serial unknown|[\w.:\-?]{1,64})(?: at ([\w.:\-?]{1,64}))?\)"
+    r"|\btray ([\w.\-]{1,63})(?: in slot \d{1,3})? \(([\w.:\-?]{1,64})\)|\bHCA ([\w.\-]{1,64}) \(([\w.:\-]{1,64})\)",
+    re.ASCII,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +36,31 @@ class GpuSeat:
     pci: str = ""
 
     def __str__(self) -> str:
-        return (self.serial or "serial unknown") + (f" at {self.pci}" if self.pci else "")
+        return (_word(self.serial) or _UNKNOWN) + (f" at {_word(self.pci)}" if self.pci else "")
+
+
+@dataclass(frozen=True, slots=True)
+class NamedPart:
+    """A part that `part` named: what it is, its serial (of an HCA its GUID; empty: unknown), and where it sat."""
+
+    kind: str
+    serial: str
+    place: str
+
+
+def named_parts(text: str) -> tuple[NamedPart, ...]:
+    """The GPUs, trays and HCAs in the words of `part`. What has no serial of its own (a cable, a slot) is not there."""
+    found = []
+    for match in _NAMED.finditer(text):
+        gpu, gpu_serial, pci, tray, tray_serial, hca, guid = match.groups()
+        if gpu is not None:
+            serial = "" if gpu_serial == _UNKNOWN else gpu_serial
+            found.append(NamedPart("gpu", serial, f"GPU {gpu}" + (f" at {pci}" if pci else "")))
+        elif tray is not None:
+            found.append(NamedPart("tray", tray_serial, tray))
+        else:
+            found.append(NamedPart("hca", guid, hca))
+    return tuple(dict.fromkeys(found))
 
 
 def first_cause(failed: Iterable[Finding]) -> Finding:
@@ -37,7 +70,7 @@ def first_cause(failed: Iterable[Finding]) -> Finding:
 
 def blames_hardware(finding: Finding) -> bool:
     """Whether a failed finding speaks of something that can be pulled."""
-    return finding.gate.part not in _BLAMELESS
+    return finding.gate.part not in BLAMELESS
 
 
 def part(
@@ -75,6 +108,10 @@ def part(
     if subject.gpu >= 0:  # nothing to pull, but the operator looks there first
         return f"{kind} of {_gpu(subject.gpu, seats)}"
     return f"{kind} of {subject}"
+
+
+def _word(text: str) -> str:
+    return _NOT_A_WORD.sub("?", text)[:64]
 
 
 def _gpu(index: int, seats: Mapping[int, GpuSeat], more: str = "") -> str:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from toolkit.judge.compared import Compared, Standing
 from toolkit.judge.evidence import Measurement, Subject, Value
-from toolkit.rack.gate import Gate, Limit, Operator
+from toolkit.rack.gate import Gate, Limit, Operator, WithoutPeers
 
 CLOCK_SKEW = timedelta(minutes=5)
+DRIFTS = "DRIFTS_FROM_PEERS"  # a warning: it fails nobody
 FEWEST_VOICES = 3  # of two that differ either may be the wrong one
 
 
@@ -26,7 +28,11 @@ class Answer(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A gate's answer on one subject. `value` is None where there was nothing to judge."""
+    """A gate's answer on one subject. `value` is None where there was nothing to judge.
+
+    excused  the gate is required and could not be asked for want of peers, and its profile lets that pass: a
+             certificate names it among what is not verified
+    """
 
     gate: Gate
     subject: Subject
@@ -34,6 +40,12 @@ class Finding:
     value: Value | None
     detail: str
     origin: str = ""
+    excused: bool = False
+
+    @property
+    def counts(self) -> bool:
+        """Whether the verdict rests on it."""
+        return self.gate.required and not self.excused
 
     @property
     def code(self) -> str:
@@ -51,7 +63,7 @@ class Verdict:
 
     def of(self, answer: Answer) -> tuple[Finding, ...]:
         """Findings of required gates with this answer, worst-known first in gate order."""
-        return tuple(f for f in self.findings if f.answer is answer and f.gate.required)
+        return tuple(f for f in self.findings if f.answer is answer and f.counts)
 
 
 def judge(
@@ -60,15 +72,18 @@ def judge(
     measurements: Iterable[Measurement],
     now: datetime,
     max_age: timedelta,
+    compared: Iterable[Compared] = (),
 ) -> Verdict:
     """Asks every gate of every planned subject of its scope.
 
     PASS needs at least one required gate, and of every required gate a pass on every planned subject.
     Exactly one fresh measurement in the gate's unit must stand for each; two are ambiguous.
+    Gates relative to peers are answered by `compared`, which speaks of that very measurement.
     """
     subjects = tuple(dict.fromkeys(planned))
     by_key: Mapping[tuple[str, Subject], list[Measurement]] = _index(measurements)
-    findings = tuple(f for gate in gates for f in _ask(gate, subjects, by_key, now, max_age))
+    stood = {(c.metric, c.limit, c.subject): c for c in compared}
+    findings = tuple(f for gate in gates for f in _ask(gate, subjects, by_key, now, max_age, stood))
     unplanned = _unplanned(gates, subjects, by_key)
     return Verdict(_combine(findings, unplanned), findings, unplanned)
 
@@ -99,7 +114,7 @@ def _unplanned(
 
 
 def _combine(findings: tuple[Finding, ...], unplanned: tuple[Subject, ...]) -> Answer:
-    required = [f.answer for f in findings if f.gate.required]
+    required = [f.answer for f in findings if f.counts]
     if Answer.FAIL in required:
         return Answer.FAIL
     if not required or unplanned or Answer.INCONCLUSIVE in required:
@@ -113,6 +128,7 @@ def _ask(
     by_key: Mapping[tuple[str, Subject], list[Measurement]],
     now: datetime,
     max_age: timedelta,
+    stood: Mapping[tuple[str, float, Subject], Compared],
 ) -> list[Finding]:
     asked = [s for s in subjects if s.scope is gate.scope]
     if not asked:
@@ -121,6 +137,9 @@ def _ask(
     usable = {s: _usable(gate, by_key.get((gate.metric, s), []), now, max_age) for s in asked}
     if gate.operator is Operator.SAME_ACROSS:
         return _same_across(gate, usable)
+    if gate.operator is Operator.PEERS:
+        standing = [_among_peers(gate, s, found, stood) for s, found in usable.items()]
+        return standing + [_drifts(f, c) for f in standing if (c := _drifting(gate, f, stood))]
     return [_one(gate, subject, found) for subject, found in usable.items()]
 
 
@@ -154,6 +173,48 @@ def _one(gate: Gate, subject: Subject, found: Measurement | str) -> Finding:
         return Finding(gate, subject, Answer.INCONCLUSIVE, found.value, detail, found.origin)
     detail = f"{gate.metric} {found.value} {gate.unit}, must be {_MUST_BE.get(gate.operator, '')}{_text(gate.limit)}"
     return Finding(gate, subject, Answer.PASS if met else Answer.FAIL, found.value, detail, found.origin)
+
+
+_OF_STANDING = {
+    Standing.ALIKE: Answer.PASS,
+    Standing.CLEARED: Answer.PASS,
+    Standing.WORSE: Answer.FAIL,
+    Standing.UNSETTLED: Answer.INCONCLUSIVE,
+    Standing.TOO_FEW: Answer.INCONCLUSIVE,
+    Standing.UNDECIDED: Answer.INCONCLUSIVE,
+}
+
+
+def _among_peers(
+    gate: Gate, subject: Subject, found: Measurement | str, stood: Mapping[tuple[str, float, Subject], Compared]
+) -> Finding:
+    """What comparing with siblings came to, if it was this measurement that was compared, by this limit."""
+    value = None if isinstance(found, str) else found.value
+    origin = "" if isinstance(found, str) else found.origin
+    if not isinstance(gate.limit, float):
+        return Finding(gate, subject, Answer.INCONCLUSIVE, value, f"{gate.code} has no sourced limit", origin)
+    known = stood.get((gate.metric, gate.limit, subject))
+    if known is not None and known.standing is Standing.TOO_FEW:
+        excused = gate.without_peers is WithoutPeers.NOT_ASKED
+        return Finding(gate, subject, Answer.INCONCLUSIVE, value, known.why, origin, excused)
+    if isinstance(found, str):
+        return Finding(gate, subject, Answer.INCONCLUSIVE, None, found)
+    if known is None or known.of != origin:
+        detail = f"{gate.metric} was not compared with that of siblings"
+        return Finding(gate, subject, Answer.INCONCLUSIVE, value, detail, origin)
+    detail = f"{gate.metric}: {known.why}"
+    return Finding(gate, subject, _OF_STANDING[known.standing], value, detail, known.origin)
+
+
+def _drifting(gate: Gate, finding: Finding, stood: Mapping[tuple[str, float, Subject], Compared]) -> Compared | None:
+    known = stood.get((gate.metric, gate.limit, finding.subject)) if isinstance(gate.limit, float) else None
+    return known if known is not None and known.drift else None
+
+
+def _drifts(finding: Finding, known: Compared) -> Finding:
+    """A warning: the board gets worse, and is not yet as far below its siblings as is worth a part."""
+    gate = replace(finding.gate, code=DRIFTS, required=False)
+    return Finding(gate, finding.subject, Answer.FAIL, finding.value, f"{known.metric}: {known.drift}", known.origin)
 
 
 def _same_across(gate: Gate, usable: Mapping[Subject, Measurement | str]) -> list[Finding]:

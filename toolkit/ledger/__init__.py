@@ -3,7 +3,7 @@
 from toolkit.ledger.artifacts import Artifacts
 from toolkit.ledger.errors import ArtifactError, LeaseLostError, LedgerError, LedgerFullError, StaleMoveError
 from toolkit.ledger.ledger import Ledger
-from toolkit.ledger.records import Change, Event, EventKind, Lease, NewEvent, NodeRow, Run
+from toolkit.ledger.records import Change, Event, EventKind, Extremes, Lease, NewEvent, NodeRow, Run
 
 __all__ = [
     "ArtifactError",
@@ -11,6 +11,7 @@ __all__ = [
     "Change",
     "Event",
     "EventKind",
+    "Extremes",
     "Lease",
     "LeaseLostError",
     "Ledger",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 from toolkit.errors import RackproofError
@@ -23,12 +23,20 @@ class Cursor(Protocol):
         """All rows left."""
         ...
 
+    def executemany(self, sql: str, rows: Iterable[Sequence[object]], /) -> object:
+        """Runs one statement once for each row of parameters."""
+        ...
+
 
 class Connection(Protocol):
     """What of a connection is used. It is in autocommit: transactions are begun and ended by statement."""
 
     def execute(self, sql: str, parameters: Sequence[object] = ..., /) -> Cursor:
         """Runs one statement."""
+        ...
+
+    def cursor(self) -> Cursor:
+        """A new cursor."""
         ...
 
     def close(self) -> None:

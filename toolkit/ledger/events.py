@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -52,11 +52,12 @@ def select(
     rack: str | None = None,
     node: str | None = None,
     kind: EventKind | None = None,
+    what: str | None = None,
     after: int = 0,
     limit: int = 1000,
 ) -> tuple[Event, ...]:
     """Events after an id, oldest first, at most `limit`."""
-    where, parameters = conditions(rack=rack, node=node, kind=kind)
+    where, parameters = conditions(rack=rack, node=node, kind=kind, what=what)
     rows = session.all(
         f"SELECT {_COLUMNS} FROM event WHERE id > ?{where} ORDER BY id LIMIT ?",  # noqa: S608 - constant names
         after,
@@ -64,6 +65,12 @@ def select(
         limit,
     )
     return tuple(_event(row) for row in rows)
+
+
+def last(session: Session) -> int:
+    """The id of the newest event; 0 where there is none."""
+    (newest_id,) = session.one("SELECT coalesce(max(id), 0) FROM event") or (0,)
+    return int(newest_id)
 
 
 def story(session: Session, rack: str, node: str, limit: int) -> tuple[Event, ...]:
@@ -75,6 +82,27 @@ def story(session: Session, rack: str, node: str, limit: int) -> tuple[Event, ..
         limit,
     )
     return tuple(_event(row) for row in reversed(rows))
+
+
+def recent(
+    session: Session, kinds: Collection[EventKind], rack: str | None, node: str | None, limit: int
+) -> tuple[Event, ...]:
+    """The newest events of these kinds, oldest of them first.
+
+    Ids are sorted alone, from the index: to sort rows would read the bodies of a rack's whole past.
+    """
+    if not kinds:
+        return ()
+    where, parameters = conditions(rack=rack, node=node)
+    named = ", ".join("?" * len(kinds))
+    rows = session.all(
+        f"SELECT {_COLUMNS} FROM event WHERE id IN"  # noqa: S608 - constant names
+        f" (SELECT id FROM event WHERE id > 0{where} AND kind IN ({named}) ORDER BY id DESC LIMIT ?) ORDER BY id",
+        *parameters,
+        *(kind.value for kind in sorted(kinds)),
+        limit,
+    )
+    return tuple(_event(row) for row in rows)
 
 
 def newest(session: Session, rack: str, node: str, kind: EventKind, what: str) -> Event | None:

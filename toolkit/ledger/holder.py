@@ -17,8 +17,11 @@ def this_process() -> str:
 def is_gone(holder: str) -> bool:
     """True only where it is certain: this boot, this process namespace, and no such process runs any more.
 
-    A holder elsewhere, or from before a restart of the machine, is left to its expiry.
+    A holder elsewhere, or from before a restart of the machine, is left to its expiry. So is any where /proc hides
+    other users' processes (hidepid=, systemd's ProtectProc=): there one that lives looks like one that is gone.
     """
+    if not Path("/proc/1/stat").exists():
+        return False
     name, _, identity = holder.removesuffix(")").partition(" (")
     pid = name.rpartition(" ")[2]
     if not pid.isdigit() or identity.partition(" ")[2] != _place():

@@ -47,6 +47,12 @@ def acquire(session: Session, stamp: Stamp, name: str, *, holder: str, ttl: time
     return lease
 
 
+def held(session: Session) -> tuple[Lease, ...]:
+    """Leases that were not given back, by name."""
+    rows = session.all("SELECT name, holder, token, expires FROM lease WHERE released = 0 ORDER BY name")
+    return tuple(Lease(name, owner, token, datetime.fromisoformat(expires)) for name, owner, token, expires in rows)
+
+
 def renew(session: Session, stamp: Stamp, lease: Lease, ttl: timedelta) -> Lease:
     """The same lease with a later end. Raises LeaseLostError."""
     check(session, lease)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -17,8 +17,19 @@ from toolkit.ledger import events, holder, leases, nodes, runs
 from toolkit.ledger.artifacts import Artifacts
 from toolkit.ledger.errors import ArtifactError
 from toolkit.ledger.events import Stamp
-from toolkit.ledger.migrations import migrate, shipped
-from toolkit.ledger.records import KEPT_KINDS, Body, Change, Event, EventKind, Lease, NewEvent, NodeRow, Run
+from toolkit.ledger.migrations import migrate, require_newest, shipped
+from toolkit.ledger.records import (
+    KEPT_KINDS,
+    Body,
+    Change,
+    Event,
+    EventKind,
+    Extremes,
+    Lease,
+    NewEvent,
+    NodeRow,
+    Run,
+)
 from toolkit.ledger.store import Session, Store
 from toolkit.ledger.url import dialect_of
 from toolkit.rack.lifecycle import Moved, NodeState, Outcome, Stage
@@ -56,6 +67,21 @@ class Ledger:
             store.close()
             raise
         return cls(store, Artifacts(artifacts), actor, clock)
+
+    @classmethod
+    def open_to_read(cls, url: str, artifacts: Path, clock: Callable[[], datetime]) -> Self:
+        """Opens a ledger that is there and up to date; its connections can change nothing, nor is a file made.
+
+        Raises LedgerError where there is none, UsageError for a wrong URL and for tables of another version.
+        """
+        dialect = dialect_of(url, read_only=True)
+        store = Store(dialect)
+        try:
+            require_newest(store, shipped(dialect.name))
+        except BaseException:
+            store.close()
+            raise
+        return cls(store, Artifacts(artifacts), "reader", clock)
 
     def close(self) -> None:
         """Closes the connections; views made by `under` are closed with it."""
@@ -109,15 +135,28 @@ class Ledger:
         kind: EventKind | None = None,
         after: int = 0,
         limit: int = 1000,
+        what: str | None = None,
     ) -> tuple[Event, ...]:
         """Events with an id over `after`, oldest first, at most `limit`."""
         with self._store.read() as session:
-            return events.select(session, rack=rack, node=node, kind=kind, after=after, limit=limit)
+            return events.select(session, rack=rack, node=node, kind=kind, what=what, after=after, limit=limit)
+
+    def last_event(self) -> int:
+        """The id of the newest event; 0 where there is none."""
+        with self._store.read() as session:
+            return events.last(session)
 
     def story(self, rack: str, node: str, limit: int = 1000) -> tuple[Event, ...]:
         """The newest events of a node, oldest of them first."""
         with self._store.read() as session:
             return events.story(session, rack, node, limit)
+
+    def recent(
+        self, kinds: Collection[EventKind], rack: str | None = None, node: str | None = None, limit: int = 100
+    ) -> tuple[Event, ...]:
+        """The newest events of these kinds, oldest of them first."""
+        with self._store.read() as session:
+            return events.recent(session, kinds, rack, node, limit)
 
     def find(self, rack: str, node: str, kind: EventKind, what: str) -> Event | None:
         """The newest event of that kind and key."""
@@ -158,6 +197,11 @@ class Ledger:
         return digest
 
     # Nodes
+
+    def racks(self) -> tuple[str, ...]:
+        """Racks that have a node or a run on record, sorted."""
+        with self._store.read() as session:
+            return nodes.racks(session)
 
     def node_states(self, rack: str) -> dict[str, NodeRow]:
         """Where the rack's nodes rest. A node that is not in it is PLANNED."""
@@ -223,6 +267,26 @@ class Ledger:
             found = runs.select(session, rack, node, stage, newest_only=True)
         return found[0] if found else None
 
+    def newest_runs(self, rack: str, outcome: Outcome | None = None) -> tuple[Run, ...]:
+        """The newest run of every node and stage, or the newest that ended so; in the order they were started."""
+        with self._store.read() as session:
+            return runs.newest(session, rack, outcome)
+
+    def newest_passes(self, racks: Sequence[str], stage: Stage, limit: int) -> tuple[Run, ...]:
+        """The newest passes of a stage on these racks, newest first, at most `limit`."""
+        with self._store.read() as session:
+            return runs.newest_passes(session, racks, stage, limit)
+
+    def run_totals(self, rack: str) -> dict[tuple[Stage, Outcome], int]:
+        """How many runs of each stage ended each way; what never happened is left out."""
+        with self._store.read() as session:
+            return runs.totals(session, rack)
+
+    def extremes(self, run: str, metrics: Sequence[str]) -> tuple[Extremes, ...]:
+        """The lowest and the highest number of each of these metrics that a run measured; words are passed over."""
+        with self._store.read() as session:
+            return runs.extremes(session, run, metrics)
+
     def record_measurements(self, run: Run, measurements: Sequence[Measurement]) -> None:
         """Records what a run measured. Each measurement's `run` is the run's id, and each number is finite."""
         with self._write() as (session, stamp):
@@ -234,6 +298,16 @@ class Ledger:
         """Measurements in the order they were recorded; `node` is the subject's."""
         with self._store.read() as session:
             return runs.measured(session, rack, node, run, metric)
+
+    def measured_by(self, run: str, metrics: Sequence[str]) -> tuple[Measurement, ...]:
+        """What a run measured of these metrics, in the order it was recorded."""
+        with self._store.read() as session:
+            return runs.measured_by(session, run, metrics)
+
+    def newest_measurements(self, rack: str, node: str, metrics: Sequence[str]) -> tuple[Measurement, ...]:
+        """Of each of these metrics and each part of the node (of the rack, where it is empty) the one recorded last."""
+        with self._store.read() as session:
+            return runs.newest_measured(session, rack, node, metrics)
 
     # Leases
 
@@ -247,6 +321,11 @@ class Ledger:
         with self._store.write() as session:
             stamp = Stamp(self._clock(), self._actor, None)
             return leases.acquire(session, stamp, name, holder=holder_name, ttl=ttl, gone=gone)
+
+    def leases(self) -> tuple[Lease, ...]:
+        """Leases that were not given back, by name; one may have expired, or its holder be gone."""
+        with self._store.read() as session:
+            return leases.held(session)
 
     def renew(self, lease: Lease, ttl: timedelta) -> Lease:
         """The same lease with a later end. Raises LeaseLostError."""

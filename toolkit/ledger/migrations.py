@@ -56,6 +56,17 @@ def migrate(store: Store, migrations: tuple[Migration, ...], now: datetime) -> N
             _apply(session, store.dialect, migrations, now)
 
 
+def require_newest(store: Store, migrations: tuple[Migration, ...]) -> None:
+    """UsageError unless the database is at the newest of `migrations`: for those who may not bring it there."""
+    with store.read() as session:
+        recorded = _recorded(session, store.dialect)
+    if not recorded or _pending(recorded, migrations, store.dialect.where):
+        raise UsageError(
+            f"the ledger {store.dialect.where} is of an older rackproof, and this only reads it",
+            "rackproof status brings it up to date",
+        )
+
+
 def _apply(session: Session, dialect: Dialect, migrations: tuple[Migration, ...], now: datetime) -> None:
     # Read again under the write lock: another process may have migrated meanwhile.
     if session.one(dialect.has_tables) is None:

@@ -18,6 +18,11 @@ def states(session: Session, rack: str) -> dict[str, NodeRow]:
     return {node: NodeRow(NodeState(state), datetime.fromisoformat(since), event) for node, state, since, event in rows}
 
 
+def racks(session: Session) -> tuple[str, ...]:
+    """Racks that have a node or a run on record, sorted."""
+    return tuple(sorted(rack for (rack,) in session.all("SELECT rack FROM node UNION SELECT rack FROM run")))
+
+
 def history(session: Session, rack: str, node: str) -> tuple[Moved, ...]:
     """Every move the node made, oldest first."""
     where, parameters = conditions(rack=rack, node=node, kind=EventKind.NODE_MOVED)

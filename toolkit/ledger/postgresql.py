@@ -23,7 +23,8 @@ class PostgreSql:
         " WHERE table_schema = current_schema() AND table_name = 'schema_migration'"
     )
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, read_only: bool = False) -> None:
+        self._read_only = read_only
         try:
             import psycopg
             from psycopg import conninfo
@@ -62,6 +63,8 @@ class PostgreSql:
             connection.execute(f"SET lock_timeout = '{BUSY_TIMEOUT_S}s'")
             connection.execute("SET synchronous_commit = on")
             connection.execute("SET default_transaction_isolation = 'read committed'")
+            if self._read_only:
+                connection.execute("SET default_transaction_read_only = on")
         except self._driver.Error as exc:
             connection.close()
             raise self.explain(exc) from exc

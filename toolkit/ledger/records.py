@@ -30,6 +30,7 @@ class EventKind(StrEnum):
     JUDGED = "judged"  # the findings of a verdict
     ARTIFACT_STORED = "artifact_stored"
     CERTIFICATE_ISSUED = "certificate_issued"
+    CERTIFICATE_REVOKED = "certificate_revoked"  # for the nodes it names; written before they are shut out
     ADMISSION = "admission"
     LEASE_TAKEN = "lease_taken"
     LEASE_RELEASED = "lease_released"
@@ -117,6 +118,17 @@ class Run:
     part: str = ""
     message: str = ""
     next: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Extremes:
+    """The lowest and the highest number of a metric that a run measured, over all subjects, and how many they are."""
+
+    metric: str
+    unit: str
+    lowest: float
+    highest: float
+    count: int
 
 
 @dataclass(frozen=True, slots=True)

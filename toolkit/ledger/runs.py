@@ -11,7 +11,7 @@ from toolkit.errors import RackproofError
 from toolkit.judge.evidence import Measurement, Subject, Value
 from toolkit.ledger.errors import StaleMoveError
 from toolkit.ledger.events import Stamp, append, conditions
-from toolkit.ledger.records import EventKind, NewEvent, Run, plain_text, time_text
+from toolkit.ledger.records import EventKind, Extremes, NewEvent, Run, plain_text, time_text
 from toolkit.ledger.store import Row, Session
 from toolkit.rack.gate import Scope
 from toolkit.rack.lifecycle import Outcome, Stage
@@ -82,6 +82,58 @@ def select(
     return tuple(_run(row) for row in rows)
 
 
+def newest(session: Session, rack: str, outcome: Outcome | None) -> tuple[Run, ...]:
+    """The newest run of every node and stage, or the newest that ended so, in the order they were started."""
+    where, parameters = conditions(rack=rack, outcome=outcome.value if outcome else None)
+    rows = session.all(
+        f"SELECT {_RUN} FROM run JOIN (SELECT node AS of_node, stage AS of_stage, max(attempt) AS of_attempt FROM run"  # noqa: S608
+        f" WHERE event > 0{where} GROUP BY node, stage) AS newest"
+        " ON node = of_node AND stage = of_stage AND attempt = of_attempt WHERE rack = ? ORDER BY event",
+        *parameters,
+        rack,
+    )
+    return tuple(_run(row) for row in rows)
+
+
+def newest_passes(session: Session, racks: Sequence[str], stage: Stage, limit: int) -> tuple[Run, ...]:
+    """The newest passes of a stage on these racks, newest first, at most `limit`."""
+    if not racks:
+        return ()
+    named = ", ".join("?" * len(racks))
+    rows = session.all(
+        f"SELECT {_RUN} FROM run WHERE stage = ? AND outcome = ? AND rack IN ({named}) ORDER BY event DESC LIMIT ?",  # noqa: S608
+        stage.value,
+        Outcome.PASSED.value,
+        *racks,
+        limit,
+    )
+    return tuple(_run(row) for row in rows)
+
+
+def totals(session: Session, rack: str) -> dict[tuple[Stage, Outcome], int]:
+    """How many runs of each stage ended each way; what never happened is left out."""
+    rows = session.all(
+        "SELECT stage, outcome, count(*) FROM run WHERE rack = ? AND outcome IS NOT NULL GROUP BY stage, outcome", rack
+    )
+    return {(Stage(stage), Outcome(outcome)): count for stage, outcome, count in rows}
+
+
+def extremes(session: Session, run: str, metrics: Sequence[str]) -> tuple[Extremes, ...]:
+    """The lowest and the highest number of each of these metrics that a run measured; words are passed over."""
+    if not metrics:
+        return ()
+    named = ", ".join("?" * len(metrics))
+    # A value is JSON: what begins with neither digit nor sign is a word, and no cast may make a number of it.
+    rows = session.all(
+        "SELECT metric, unit, min(CAST(value AS DOUBLE PRECISION)), max(CAST(value AS DOUBLE PRECISION)), count(*)"  # noqa: S608
+        f" FROM measurement WHERE run = ? AND metric IN ({named})"
+        " AND substr(value, 1, 1) IN ('-', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9') GROUP BY metric, unit",
+        run,
+        *metrics,
+    )
+    return tuple(Extremes(*row) for row in sorted(rows))
+
+
 def record(session: Session, stamp: Stamp, run: Run, measurements: Sequence[Measurement]) -> None:
     """Records what a run measured, bound to one event."""
     for measurement in measurements:
@@ -90,15 +142,11 @@ def record(session: Session, stamp: Stamp, run: Run, measurements: Sequence[Meas
     metrics = sorted({m.metric for m in measurements})
     body = {"run": run.id, "measurements": len(measurements), "metrics": metrics}
     (event,) = append(session, stamp, [NewEvent(EventKind.MEASURED, run.rack, run.node, body, run.stage.value)])
-    for number, measurement in enumerate(measurements):
-        session.run(
-            f"INSERT INTO measurement (event, seq, rack, {_MEASUREMENT})"  # noqa: S608 - constant names
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            event.id,
-            number,
-            run.rack,
-            *_columns(measurement),
-        )
+    session.many(
+        f"INSERT INTO measurement (event, seq, rack, {_MEASUREMENT})"  # noqa: S608 - constant names
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [(event.id, number, run.rack, *_columns(m)) for number, m in enumerate(measurements)],
+    )
 
 
 def measured(
@@ -109,6 +157,36 @@ def measured(
     rows = session.all(
         f"SELECT {_MEASUREMENT} FROM measurement WHERE event > 0{where} ORDER BY event, seq",  # noqa: S608
         *parameters,
+    )
+    return tuple(_measurement(row) for row in rows)
+
+
+def measured_by(session: Session, run: str, metrics: Sequence[str]) -> tuple[Measurement, ...]:
+    """What a run measured of these metrics, in the order it was recorded."""
+    if not metrics:
+        return ()
+    named = ", ".join("?" * len(metrics))
+    rows = session.all(
+        f"SELECT {_MEASUREMENT} FROM measurement WHERE run = ? AND metric IN ({named}) ORDER BY event, seq",  # noqa: S608
+        run,
+        *metrics,
+    )
+    return tuple(_measurement(row) for row in rows)
+
+
+def newest_measured(session: Session, rack: str, node: str, metrics: Sequence[str]) -> tuple[Measurement, ...]:
+    """Of each of these metrics and each part of the node the measurement that was recorded last."""
+    if not metrics:
+        return ()
+    named = ", ".join("?" * len(metrics))
+    rows = session.all(
+        f"SELECT {_MEASUREMENT} FROM (SELECT {_MEASUREMENT}, row_number() OVER"  # noqa: S608
+        " (PARTITION BY metric, scope, gpu, link, hca ORDER BY event DESC, seq DESC) AS place"
+        f" FROM measurement WHERE rack = ? AND node = ? AND metric IN ({named})) AS ranked"
+        " WHERE place = 1 ORDER BY metric, scope, gpu, link, hca",
+        rack,
+        node,
+        *metrics,
     )
     return tuple(_measurement(row) for row in rows)
 

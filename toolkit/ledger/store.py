@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,6 +24,10 @@ class Session:
     def run(self, sql: str, *parameters: object) -> int:
         """Runs a statement; the number of rows it changed."""
         return self._connection.execute(self._dialect.translate(sql), parameters).rowcount
+
+    def many(self, sql: str, rows: Iterable[Sequence[object]]) -> None:
+        """Runs a statement once for each row of parameters: PostgreSQL is then asked once, not once a row."""
+        self._connection.cursor().executemany(self._dialect.translate(sql), rows)
 
     def one(self, sql: str, *parameters: object) -> Row | None:
         """The first row, if any."""

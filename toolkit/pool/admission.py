@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
+from typing import Any
 
-from toolkit.certificate.fingerprint import NodeFacts, drift
+from toolkit.certificate.drifted import drift
+from toolkit.certificate.fingerprint import NodeFacts
 from toolkit.certificate.reading import Verified
 from toolkit.judge.verdict import CLOCK_SKEW
 
@@ -18,9 +22,30 @@ class Admission:
     reason: str
 
 
-def may_admit(certificate: Verified, node: NodeFacts, now: datetime) -> Admission:
-    """Only a verified certificate in force that names the node, whose every bound fact is what it is now."""
+Revoked = Mapping[tuple[str, str], str]
+"""(certificate's sha256, node) -> why it was revoked for that node."""
+
+_NONE: Revoked = MappingProxyType({})
+
+
+def revocations(bodies: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], str]:
+    """What the ledger's `certificate_revoked` events say; a certificate is revoked for nodes, not as a whole."""
+    found = {}
+    for body in bodies:
+        for node in body.get("nodes") or ():
+            found[str(body.get("certificate", "")), str(node)] = str(body.get("reason", ""))
+    return found
+
+
+def may_admit(certificate: Verified, node: NodeFacts, now: datetime, revoked: Revoked = _NONE) -> Admission:
+    """Only a verified certificate in force that names the node, whose every bound fact is what it is now.
+
+    revoked  of this certificate at least; `revocations` reads them. A caller that has a ledger always gives them.
+    """
     name = f"certificate {certificate.digest[:12]}"
+    gone = dict(certificate.revoked) | {n: why for (d, n), why in revoked.items() if d == certificate.digest}
+    if node.node in gone:
+        return Admission(False, f"{name} is revoked for {node.node}: {gone[node.node]}")
     if certificate.issued_at > now + CLOCK_SKEW:
         return Admission(False, f"{name} is valid from {certificate.issued_at.isoformat()} only")
     if certificate.expires_at <= now:

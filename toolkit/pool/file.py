@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,8 +12,20 @@ from pathlib import Path
 import yaml
 
 from toolkit.durable import write_whole
-from toolkit.errors import UndecidedError
-from toolkit.pool.model import PoolNode
+from toolkit.errors import RackproofError, UndecidedError
+from toolkit.pool import file_jobs
+from toolkit.pool.lead import lead
+from toolkit.pool.model import (
+    NODE_GONE,
+    NODE_SHUT,
+    Drained,
+    DrainEnd,
+    PoolNode,
+    Sign,
+    Smoked,
+    SmokeEnd,
+)
+from toolkit.pool.policy import NO_SMOKE, PoolKind
 from toolkit.rack.document import Problems, parse
 
 ADMITTED, TAINTED = "admitted", "tainted"
@@ -23,10 +35,14 @@ _FIELDS = ("state", "certificate", "expires", "reason", "labels")
 
 
 class FilePool:
-    """Members in a YAML file, replaced as a whole under a lock, so that a reader never sees half of it."""
+    """Members in a YAML file, replaced as a whole under a lock, so that a reader never sees half of it.
 
-    def __init__(self, path: Path) -> None:
+    It says who may take jobs. Which jobs run, and how the members are, is for the scheduler that reads it to know.
+    """
+
+    def __init__(self, path: Path, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._path = path
+        self._clock = clock
 
     def nodes(self) -> Mapping[str, PoolNode]:
         """Every member by name. Raises InputError with lines for a file that is wrong."""
@@ -40,11 +56,11 @@ class FilePool:
             ) from exc
         return _Reader(raw, str(self._path)).nodes()
 
-    def register(self, node: str, reason: str) -> None:
-        """Makes the node a member that takes no jobs."""
+    def register(self, node: str, reason: str, labels: Mapping[str, str] | None = None) -> None:
+        """Makes the node a member that takes no jobs. Without `labels` it keeps those it had."""
         with self._changing() as members:
-            labels = members[node].labels if node in members else {}
-            members[node] = PoolNode(False, reason=reason, labels=labels)
+            known = members[node].labels if node in members else {}
+            members[node] = PoolNode(False, reason=reason, labels=known if labels is None else dict(labels))
 
     def admit(self, node: str, certificate: str, expires: datetime, labels: Mapping[str, str]) -> None:
         """Lets a member take jobs."""
@@ -59,8 +75,49 @@ class FilePool:
     def evict(self, node: str, reason: str) -> None:
         """Lets a member take no more jobs."""
         with self._changing() as members:
-            if node in members:
-                members[node] = replace(members[node], admitted=False, certificate="", expires=None, reason=reason)
+            _shut(members, node, reason)
+
+    def evict_all(self, reasons: Mapping[str, str]) -> Mapping[str, RackproofError]:
+        """In one change of the file: all of them, or none."""
+        try:
+            with self._changing() as members:
+                for node, reason in reasons.items():
+                    _shut(members, node, reason)
+        except RackproofError as failure:
+            return dict.fromkeys(reasons, failure)
+        return {}
+
+    def drain(self, node: str, reason: str, deadline_s: float) -> Drained:
+        """UNDECIDED, always: a file knows no jobs, and "nothing runs there" must not be read out of its silence."""
+        member = self.nodes().get(node)
+        if member is not None and member.admitted:
+            self.evict(node, reason)
+        why = f"{self._path} does not say what runs on {node}: ask the scheduler that reads it"
+        return Drained(node, DrainEnd.UNDECIDED, why=why)
+
+    def signs(self, nodes: Sequence[str], since: datetime) -> tuple[Sign, ...]:
+        """Members that are gone from the file, and members that somebody took out by hand."""
+        members = self.nodes()
+        found = []
+        for node in nodes:
+            member = members.get(node)
+            if member is None:
+                found.append(Sign(node, NODE_GONE, "it is no member any more", f"pool file {self._path}"))
+            elif not member.admitted:
+                found.append(Sign(node, NODE_SHUT, member.reason or "no reason given", f"pool file {self._path}"))
+        return tuple(found)
+
+    def smoke(self, nodes: Sequence[str], deadline_s: float) -> Smoked:
+        """NOT_ASKED: a file starts no jobs."""
+        return Smoked(SmokeEnd.NOT_ASKED, NO_SMOKE[PoolKind.FILE])
+
+    def wanted(self, node: str) -> str | None:
+        """By what the scheduler that reads this file writes beside it; UndecidedError while it writes nothing."""
+        return file_jobs.wanted(self._path, node, self._clock())
+
+    def leading(self, holder: str) -> AbstractContextManager[None]:
+        """A lock on a file beside the pool's."""
+        return lead(self._path.with_name(f".{self._path.name}.regulator"), holder, str(self._path))
 
     @contextmanager
     def _changing(self) -> Iterator[dict[str, PoolNode]]:
@@ -83,6 +140,11 @@ class FilePool:
         document = {"nodes": {name: _entry(members[name]) for name in sorted(members)}}
         text = _HEADER + yaml.safe_dump(document, sort_keys=False, width=110)
         write_whole(self._path, text.encode())
+
+
+def _shut(members: dict[str, PoolNode], node: str, reason: str) -> None:
+    if node in members:
+        members[node] = replace(members[node], admitted=False, certificate="", expires=None, reason=reason)
 
 
 def _entry(node: PoolNode) -> dict[str, object]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from toolkit.rack.metric import COLLECTIVES
-from toolkit.rack.model import Suite
+from toolkit.rack.model import Profile, Suite, WideLevel
 
 KIB, GIB = 1 << 10, 1 << 30
 
@@ -27,8 +27,23 @@ class LevelName(StrEnum):
     RACKS = "rack to rack"
 
 
-# The one place that says which levels a bringup or a burn-in carries out. The others are planned and not run yet.
-RUN_TODAY = frozenset({LevelName.NODES})
+_WIDE = {WideLevel.DOMAIN: LevelName.DOMAIN, WideLevel.LEAF: LevelName.LEAF, WideLevel.UNIT: LevelName.UNIT}
+
+
+def level_name(level: WideLevel) -> LevelName:
+    """The level as an operator reads it."""
+    return _WIDE[level]
+
+
+def run_today(profile: Profile, suite: Suite) -> frozenset[LevelName]:
+    """The levels that a burn-in carries out by the profile's word: the one place that says so.
+
+    With another suite than the profile's the nodes alone are measured: what follows rests on a node that passed it.
+    """
+    if suite is not profile.suite:
+        return frozenset({LevelName.NODES})
+    rails = {LevelName.RAILS} if profile.rail_test else set()
+    return frozenset({LevelName.NODES, *rails, *(_WIDE[level] for level in profile.levels)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +142,8 @@ class BurninPlan:
     whole    with those that are planned
     power    whose power the energy is of
     aside    what none of the numbers counts
+    held     why levels that are planned are not run today
+    carried  what takes the program to the nodes, in words
     """
 
     rack: str
@@ -139,6 +156,8 @@ class BurninPlan:
     ramp: Ramp
     power: str
     aside: tuple[str, ...]
+    held: str = ""
+    carried: tuple[str, ...] = ()
 
 
 def together(costs: Iterable[Cost]) -> Cost:
@@ -172,6 +191,20 @@ class Collective:
         while size <= self.largest:
             sizes, size = sizes + size, size * 2
         return 2 * (self.iterations + 2) * sizes
+
+
+# A pair of nodes on one rail, as the search of the rails runs it (toolkit/stages/rails.py; a test holds them equal).
+RAIL_TEST = Collective("all_reduce", GIB, 4 * GIB, 20, 90.0)
+RAIL_TESTS_AT_ONCE = 16
+RAIL_SEARCH_S = 1800.0
+# Readings of every rail at least. A link that is down in three of ten tests is missed by one reading in 70 racks of
+# 100, by eight in 6 (benchmarks/locate.py --soak). A rehearsal stops when nothing is open.
+RAIL_READINGS = 8
+
+
+def rail_readings(suite: Suite) -> int:
+    """How often the search reads every rail at least."""
+    return 0 if suite is Suite.REHEARSAL else RAIL_READINGS
 
 
 @dataclass(frozen=True, slots=True)

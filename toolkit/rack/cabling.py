@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from toolkit.rack.schema import LinkFile
 
 MAX_LINKS = 20_000  # an NVL72 rack has 1,296
+MAX_IB_PORT = 254  # port 0 is the switch itself and 255 no port: InfiniBand Architecture Specification 1, NodeInfo
 _SWITCH_PORT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,31}")
 _GPU_PORT = re.compile(r"gpu(\d{1,2})\.nvlink(\d{1,2})")
 
@@ -91,6 +92,9 @@ def _some(units: Iterable[str]) -> str:
 
 def _wrong_port(unit: Unit, port: str, kind: LinkKind, profile: Profile) -> tuple[str, str] | None:
     """What is wrong with a port and what would be right; None if nothing."""
+    if kind is LinkKind.INFINIBAND and unit.kind in (UnitKind.LEAF, UnitKind.SPINE):
+        number = port.isascii() and port.isdigit() and port[0] != "0" and int(port) <= MAX_IB_PORT
+        return None if number else (f"{shown(port)} is no port number", f"1 to {MAX_IB_PORT}, as ibnetdiscover counts")
     if unit.kind is not UnitKind.NODE or kind is LinkKind.ETHERNET:
         return (
             None if _SWITCH_PORT.fullmatch(port) else (f"{shown(port)} is not a port name", "letters, digits, . _ / -")

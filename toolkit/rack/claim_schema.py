@@ -11,8 +11,8 @@ from pydantic_core import PydanticCustomError
 
 from toolkit.rack.claim import Span
 from toolkit.rack.document import shown
+from toolkit.rack.fields import Day, Flag, Line, Name, Word, nearest
 from toolkit.rack.gate import Operator
-from toolkit.rack.schema import Day, Flag, Line, Name, Word, nearest
 
 _UNITS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
 _SIZE = re.compile(r"(\d{1,15})([KMGT]?)(i?B)?", re.ASCII)

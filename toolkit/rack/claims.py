@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 from toolkit.rack.claim import WORDS, Claim, Reference, Sku, Span
 from toolkit.rack.document import Document, Problems, read
-from toolkit.rack.gate import Gate, Scope
+from toolkit.rack.gate import WIDE, Gate, Scope
 from toolkit.rack.loading import load_profile
-from toolkit.rack.metric import COLLECTIVES, collective_metric
-from toolkit.rack.model import Profile
+from toolkit.rack.metric import COLLECTIVES, RAIL_METRIC, WIDE_PREFIXES, collective_metric, wide_metric
+from toolkit.rack.model import Profile, UnitKind
 
 if TYPE_CHECKING:
     from toolkit.rack.claim_schema import ClaimFile, ClaimsFile, SkuFile, SkusFile
@@ -21,11 +21,13 @@ _File = TypeVar("_File", "ClaimsFile", "SkusFile")
 _TESTS = {
     **{collective_metric(collective, "busbw_gb_per_s"): collective for collective in COLLECTIVES},
     **{collective_metric(collective, "ranks"): "gpu_count" for collective in COLLECTIVES},
+    **{wide_metric(s, c, "busbw_gb_per_s"): c for s in WIDE_PREFIXES for c in COLLECTIVES},
     "hbm_copy_gb_per_s": "hbm",
     "h2d_gb_per_s": "h2d",
     "d2h_gb_per_s": "d2h",
     "nvlink_gb_per_s": "nvlink",
     "hca_rate_gb_per_s": "nic",
+    RAIL_METRIC: COLLECTIVES[0],
     "nvlinks_active": "nvlink_count",
 }
 _SPANS = {
@@ -33,8 +35,12 @@ _SPANS = {
     Scope.LINK: Span.LINK,
     Scope.HCA: Span.HCA,
     Scope.NODE: Span.NODE,
-    Scope.RACK: Span.DOMAIN,
+    Scope.LEAF: Span.FABRIC,
+    Scope.DOMAIN: Span.DOMAIN,
+    Scope.RACK: Span.FABRIC,
 }
+# A rail is measured with one GPU and one HCA of two nodes, a leaf of every node, and nothing else is left to them.
+_ONE_RAIL = (("NCCL_MNNVL_ENABLE", "0"), ("NCCL_P2P_DISABLE", "1"))
 _JUDGED_BYTES = 1 << 30  # the bandwidth of a collective is of rows from 1 GiB on
 
 
@@ -87,24 +93,36 @@ def profile_claims(name: str, inventory: Path) -> tuple[tuple[Gate, Claim], ...]
 
 def _claim(gate: Gate, profile: Profile, place: str) -> Claim:
     test = _TESTS.get(gate.metric, gate.metric)
+    pair = gate.metric == RAIL_METRIC
+    one_rail = pair or gate.scope is Scope.LEAF
+    nodes = 2 if pair else _nodes(gate.scope, profile)
     return Claim(
         sku=profile.sku,
         test=test,
-        scope=_SPANS[gate.scope],
+        scope=Span.FABRIC if pair else _SPANS[gate.scope],
         operator=gate.operator,
         limit=float(gate.limit) if isinstance(gate.limit, int | float) else None,
         unit=WORDS if isinstance(gate.limit, str | tuple) else gate.unit,
         source=gate.source,
         place=place,
-        nics=profile.hcas_per_node,
+        nics=1 if one_rail else profile.hcas_per_node,
         nic_gb_per_s=float(dict(profile.expected).get("hca_rate_gbit_per_s", 0)) / 8,
-        nodes=1 if gate.scope is Scope.NODE else 0,
+        nodes=nodes,
+        ranks=nodes if one_rail else 0,
+        environment=_ONE_RAIL if one_rail else (),
         message_bytes=_JUDGED_BYTES if test in COLLECTIVES else 0,
         publisher="rackproof",
         code=gate.code,
         required=gate.required,
         guarded=True,
     )
+
+
+def _nodes(scope: Scope, profile: Profile) -> int:
+    """Nodes of the communicator, of a whole rack; 0 where it is of none. A leaf is a rail: every node is on it."""
+    if scope is Scope.NODE:
+        return 1
+    return dict(profile.units).get(UnitKind.NODE, 0) if scope in WIDE else 0
 
 
 def _gate_places(name: str, inventory: Path) -> dict[tuple[str, str], str]:
@@ -129,7 +147,7 @@ def _place(document: Document, loc: tuple[str | int, ...]) -> str:
 
 
 def _typed(model: type[_File], document: Document) -> _File:
-    from toolkit.rack.schema import validate
+    from toolkit.rack.fields import validate
 
     typed = validate(model, document.data)
     if not isinstance(typed, list):

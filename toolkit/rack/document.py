@@ -130,14 +130,18 @@ def shown(value: object) -> str:
 
 def read(file: Path) -> Document:
     """Reads and parses a file. Raises InputError for its content, UsageError where it cannot be read."""
+    return parse(read_bytes(file), str(file))
+
+
+def read_bytes(file: Path) -> bytes:
+    """A file's bytes, never more than one over what `parse` takes. Raises UsageError where it cannot be read."""
     if not file.is_file():
         raise UsageError(f"{file}: there is no such file", "check the path; rackproof inventory lists the racks")
     try:
         with file.open("rb") as stream:
-            raw = stream.read(MAX_BYTES + 1)
+            return stream.read(MAX_BYTES + 1)
     except OSError as error:
         raise UsageError(f"{file} cannot be read: {error.strerror}", "check its permissions") from error
-    return parse(raw, str(file))
 
 
 def parse(raw: bytes, file: str) -> Document:
@@ -164,6 +168,31 @@ def parse(raw: bytes, file: str) -> Document:
             file, line, column, f"not YAML: {error.problem}{context}", "check the line and the one above"
         ) from error
     return builder.document()
+
+
+def peek(raw: bytes, wanted: str) -> str | None:
+    """The scalar under a key of the outermost mapping, reading no further than there; None where there is none.
+
+    For choosing among many files: what is wrong with one of them is told by `parse`, when it is used.
+    """
+    depth, key, at_key = 0, "", True
+    try:
+        for event in yaml.parse(raw[:MAX_BYTES], Loader=_LOADER):
+            scalar = event.value if isinstance(event, yaml.ScalarEvent) else None
+            if depth == 1 and scalar is not None and at_key:
+                key = scalar
+            elif depth == 1 and scalar is not None and key == wanted:
+                return scalar
+            if depth == 1 and (scalar is not None or isinstance(event, yaml.AliasEvent)):
+                at_key = not at_key
+            elif isinstance(event, yaml.CollectionStartEvent):
+                depth += 1
+            elif isinstance(event, yaml.CollectionEndEvent):
+                depth -= 1
+                at_key = depth == 1 or at_key
+    except (yaml.YAMLError, UnicodeDecodeError):
+        return None
+    return None
 
 
 def _place(raw: bytes, offset: int) -> tuple[int, int]:

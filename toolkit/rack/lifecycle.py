@@ -57,8 +57,10 @@ class Move(StrEnum):
     JOIN = "join"
     TEST = "test"
     RETEST = "retest"  # the evidence was inconclusive
+    KEEP = "keep"  # it was so while an earlier certificate stands: that one goes on
     CERTIFY = "certify"
     ADMIT = "admit"
+    ASIDE = "aside"  # out of the pool to be measured again; its certificate stands
     LAPSE = "lapse"  # certificate expired, or a bound fact drifted
     QUARANTINE = "quarantine"
     REPAIR = "repair"
@@ -76,7 +78,10 @@ MOVES: dict[tuple[NodeState, Move], NodeState] = {
     (S.JOINED, M.TEST): S.TESTED,
     (S.TESTED, M.RETEST): S.JOINED,
     (S.TESTED, M.CERTIFY): S.CERTIFIED,
+    (S.TESTED, M.KEEP): S.CERTIFIED,
+    (S.CERTIFIED, M.TEST): S.TESTED,
     (S.CERTIFIED, M.ADMIT): S.ADMITTED,
+    (S.ADMITTED, M.ASIDE): S.CERTIFIED,
     (S.CERTIFIED, M.LAPSE): S.JOINED,
     (S.ADMITTED, M.LAPSE): S.JOINED,
     (S.QUARANTINED, M.REPAIR): S.PLANNED,

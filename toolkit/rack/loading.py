@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from toolkit.errors import UsageError
-from toolkit.rack.document import Document, Problems, read, shown
+from toolkit.rack.document import Document, Problems, peek, read, read_bytes, shown
 from toolkit.rack.gate import Gate, Operator
-from toolkit.rack.model import Bmc, Disk, Gpu, Hca, Host, Profile, Rack, Unit, UnitKind
+from toolkit.rack.imaging import ErasePolicy, ImagingPolicy, StoragePolicy
+from toolkit.rack.metric import COLLECTIVES, collective_metric
+from toolkit.rack.model import Bmc, Disk, Gpu, Hca, Host, HostNetwork, Nvos, Profile, Rack, Slurm, Unit, UnitKind
 
 if TYPE_CHECKING:
-    from toolkit.rack.schema import GateFile, ProfileFile, RackFile, UnitFile
+    from toolkit.rack.schema import DiskFile, GateFile, HostFile, ProfileFile, RackFile, SlurmFile, UnitFile
 
 _File = TypeVar("_File", "RackFile", "ProfileFile")
 _SUFFIX = ".yml"
@@ -31,17 +33,27 @@ def list_profiles(inventory: Path) -> tuple[str, ...]:
     return _names(inventory / "profiles")
 
 
+def profile_named(rack: str, inventory: Path) -> str | None:
+    """The profile that the rack's file names, without reading all of it; None where it names none.
+
+    Raises UsageError where there is no such rack.
+    """
+    return peek(read_bytes(_file(rack, inventory)), "profile")
+
+
 def _names(folder: Path) -> tuple[str, ...]:
     return tuple(sorted(file.stem for file in folder.glob(f"*{_SUFFIX}") if not file.name.startswith(".")))
 
 
-def load_rack(name_or_path: str, inventory: Path) -> Rack:
+def load_rack(name_or_path: str, inventory: Path, profiles: dict[str, Profile] | None = None) -> Rack:
     """The rack of that name in the inventory, or of that file; its profile is always the inventory's.
 
+    profiles  those read before, by name, for who reads many racks: a profile is taken from there, and put there
     Raises InputError with everything that is wrong in the file, UsageError where there is no such rack.
     """
     from toolkit.rack.cabling import unfold
     from toolkit.rack.checks import check_counts, check_units
+    from toolkit.rack.partitions import unfold_partitions
 
     file = _file(name_or_path, inventory)
     document = read(file)
@@ -49,13 +61,15 @@ def load_rack(name_or_path: str, inventory: Path) -> Rack:
     written = _read_rack(document, inventory, problems)
     if file.parent == inventory / "racks" and written.rack != file.stem:
         problems.add(("rack",), f"{written.rack} in the file {file.name}", f"rack: {file.stem}, or rename the file")
-    profile = load_profile(written.profile, inventory)
+    known = {} if profiles is None else profiles
+    profile = known.get(written.profile) or known.setdefault(written.profile, load_profile(written.profile, inventory))
     check_counts(written, profile, problems)
     if len(written.units) > sum(count for _, count in profile.units):
         problems.raise_any()  # far too many: what else is wrong with them would only hide it
     check_units(written, profile, problems)
     units = tuple(_unit(unit, profile) for unit in written.units)
     links = unfold(written.links, units, profile, problems)
+    partitions = unfold_partitions(written.partitions, units, profile, problems)
     problems.raise_any()
     rack = Rack(
         name=written.rack,
@@ -65,7 +79,9 @@ def load_rack(name_or_path: str, inventory: Path) -> Rack:
         links=tuple(sorted(links, key=lambda link: (link.kind, link.a, link.b))),
         digest="",
         partial=written.partial,
+        partitions=partitions,
         provision_url=(written.provision or "").rstrip("/"),
+        slurm=_slurm(written.slurm) if written.slurm else None,
     )
     return replace(rack, digest=topology_digest(rack))
 
@@ -73,7 +89,8 @@ def load_rack(name_or_path: str, inventory: Path) -> Rack:
 def _read_rack(document: Document, inventory: Path, problems: Problems) -> RackFile:
     """The file in its schema, its profile known to exist. Raises InputError."""
     from toolkit.rack.checks import check_duplicates
-    from toolkit.rack.schema import RackFile, nearest
+    from toolkit.rack.fields import nearest
+    from toolkit.rack.schema import RackFile
 
     written = _typed(RackFile, document, problems)
     raw = document.data.get("profile") if isinstance(document.data, dict) else None
@@ -90,7 +107,8 @@ def _read_rack(document: Document, inventory: Path, problems: Problems) -> RackF
 
 def _sound_units(data: object) -> Iterator[tuple[int, UnitFile]]:
     """Units that fit the schema in a file that does not, so that a duplicate is told beside a misspelt word."""
-    from toolkit.rack.schema import UnitFile, validate
+    from toolkit.rack.fields import validate
+    from toolkit.rack.schema import UnitFile
 
     units = data.get("units") if isinstance(data, dict) else None
     for number, raw in enumerate(units if isinstance(units, list) else ()):
@@ -101,6 +119,8 @@ def _sound_units(data: object) -> Iterator[tuple[int, UnitFile]]:
 
 def load_profile(name: str, inventory: Path) -> Profile:
     """The profile of that name. Raises InputError with everything that is wrong in it, UsageError if there is none."""
+    from toolkit.rack.bmc_schema import policy_of
+
     written, document = _read_profile(name, inventory)
     problems = Problems(document)
     gates = {(g.code, g.metric): _gate(g) for g in written.gates}
@@ -109,6 +129,7 @@ def load_profile(name: str, inventory: Path) -> Profile:
     elif written.gates_left_out:
         problems.add(("gates_left_out",), "nothing is inherited", "leave a gate of this file out by not writing it")
     _check_gates(gates.values(), written, problems)
+    _check_suite(gates.values(), written, problems)
     problems.raise_any()
     return Profile(
         name=written.profile,
@@ -122,6 +143,7 @@ def load_profile(name: str, inventory: Path) -> Profile:
         image=written.image,
         expected=tuple(sorted(written.expected.items())),
         versions=tuple(sorted(written.versions.items())),
+        firmware=tuple(sorted(written.firmware.items())),
         gates=tuple(gates.values()),
         certificate_lifetime=written.certificate_lifetime,
         virtual=written.virtual,
@@ -131,6 +153,11 @@ def load_profile(name: str, inventory: Path) -> Profile:
         power_ramp_kw_per_s=written.power_ramp_kw_per_s,
         node_power_watts=written.node_power_watts,
         rail_test=written.rail_test,
+        levels=tuple(dict.fromkeys(written.levels)),
+        fabric_wait=written.fabric_wait,
+        certificate_lifetime_source=written.certificate_lifetime_source,
+        imaging=_imaging(written),
+        bmc=policy_of(written.bmc),
     )
 
 
@@ -187,9 +214,24 @@ def _check_gates(gates: Iterable[Gate], written: ProfileFile, problems: Problems
             problems.add(("expected", gate.metric), wrong, "one of the two is wrong")
 
 
+def _check_suite(gates: Iterable[Gate], written: ProfileFile, problems: Problems) -> None:
+    """A suite that leaves out what a required gate reads never certifies anything: bringup would burn in for ever."""
+    from toolkit.rack.burnin_plan import BUDGETS
+
+    planned = {collective.kind for collective in BUDGETS[written.suite].collectives}
+    for kind in (c for c in COLLECTIVES if c not in planned):
+        prefix = collective_metric(kind, "")
+        codes = sorted({g.code for g in gates if g.required and g.metric.startswith(prefix)})
+        if codes:
+            wrong = f"{written.suite} runs no {kind}, and {', '.join(codes[:3])} are required of it: nothing could pass"
+            problems.add(("suite",), wrong, "suite: standard or long; quick is for `rackproof burnin` by hand")
+    if written.rail_test and not written.hcas_per_node:
+        problems.add(("rail_test",), "its nodes have no HCA", "rail_test: false")
+
+
 def _typed(model: type[_File], document: Document, problems: Problems) -> _File | None:
     """The document in its schema; None if it does not fit, with the reasons in `problems`."""
-    from toolkit.rack.schema import validate
+    from toolkit.rack.fields import validate
 
     typed = validate(model, document.data)
     if not isinstance(typed, list):
@@ -212,11 +254,13 @@ def _file(name_or_path: str, inventory: Path) -> Path:
 
 
 def _unit(written: UnitFile, profile: Profile) -> Unit:
-    bmc = Bmc(written.bmc.address, written.bmc.credentials, written.bmc.port) if written.bmc else None
+    bmc = None
+    if written.bmc:
+        told = written.bmc
+        bmc = Bmc(told.address, told.credentials, told.port, told.certificate_sha256 or "")
     host = None
     if written.host:
-        disk = Disk(written.host.disk.device, written.host.disk.serial)
-        host = Host(written.host.address, written.host.mac, disk, written.host.ssh_port)
+        host = _host(written.host)
     serials = {gpu.index: gpu.serial for gpu in written.gpus or ()}
     count = profile.gpus_per_node if written.kind is UnitKind.NODE else 0
     return Unit(
@@ -228,7 +272,49 @@ def _unit(written: UnitFile, profile: Profile) -> Unit:
         host=host,
         gpus=tuple(Gpu(index, serials.get(index)) for index in range(count)),
         hcas=tuple(Hca(hca.name, hca.guid, hca.rail) for hca in written.hcas),
+        guid=written.guid or "",
+        nvos=Nvos(written.nvos.address, written.nvos.credentials, written.nvos.port) if written.nvos else None,
     )
+
+
+def _host(written: HostFile) -> Host:
+    network = None
+    if written.network:
+        told = written.network
+        network = HostNetwork(told.prefix_length, told.gateway or "", told.dns)
+    return Host(
+        address=written.address,
+        mac=written.mac or "",
+        disk=_disk(written.disk) if written.disk else None,
+        ssh_port=written.ssh_port,
+        mirror_disk=_disk(written.mirror_disk) if written.mirror_disk else None,
+        data_disks=tuple(_disk(disk) for disk in written.data_disks),
+        network=network,
+    )
+
+
+def _disk(written: DiskFile) -> Disk:
+    return Disk(written.device or "", written.serial or "", written.wwn or "", written.size_bytes or 0)
+
+
+def _imaging(written: ProfileFile) -> ImagingPolicy:
+    erase, storage, rest = written.erase, written.storage, written.imaging
+    defaults = ImagingPolicy()
+    return ImagingPolicy(
+        erase=ErasePolicy(erase.methods, erase.data_disks, erase.source) if erase else defaults.erase,
+        storage=(
+            StoragePolicy(storage.mirrored, storage.grow_root, storage.data_mount or "", storage.source)
+            if storage
+            else defaults.storage
+        ),
+        on_failure=rest.on_failure if rest else defaults.on_failure,
+        silence=rest.silence if rest else defaults.silence,
+        console=(rest.console or "") if rest else defaults.console,
+    )
+
+
+def _slurm(written: SlurmFile) -> Slurm:
+    return Slurm(**{name: value for name, value in written.model_dump().items() if value is not None})
 
 
 def _gate(written: GateFile) -> Gate:
@@ -250,6 +336,7 @@ def _gate(written: GateFile) -> Gate:
         why=written.why,
         source=written.source,
         date=written.date,
+        without_peers=written.without_peers,
     )
 
 
@@ -259,9 +346,32 @@ def topology_digest(rack: Rack) -> str:
         "rack": rack.name,
         "site": rack.site,
         "profile": rack.profile.name,
-        "units": [asdict(unit) for unit in sorted(rack.units, key=lambda unit: unit.name)],
+        "units": [_canonical(unit) for unit in sorted(rack.units, key=lambda unit: unit.name)],
         "links": sorted(
             (sorted((str(link.a), str(link.b))), str(link.kind), link.rate_gb_per_s, link.part) for link in rack.links
         ),
+        **({"partitions": [asdict(p) for p in rack.partitions]} if rack.partitions else {}),
     }
     return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _canonical(unit: Unit) -> dict[str, object]:
+    """All that is said of the unit. What nobody wrote is left out: certificates older than a field stay in force."""
+    body = asdict(unit)
+    for field in ("guid", "nvos"):
+        if not getattr(unit, field):
+            del body[field]
+    if unit.bmc is not None:
+        del body["bmc"]["certificate_sha256"]  # how a BMC is believed: a renewed certificate is no other rack
+    host = body["host"]
+    if host is not None:
+        _drop_unwritten(host, "mirror_disk", "data_disks", "network")
+        for disk in filter(None, (host["disk"], host.get("mirror_disk"), *host.get("data_disks", ()))):
+            _drop_unwritten(disk, "wwn", "size_bytes")
+    return body
+
+
+def _drop_unwritten(body: dict[str, object], *fields: str) -> None:
+    for field in fields:
+        if not body[field]:
+            del body[field]

@@ -54,6 +54,9 @@ _GPU, _LINK, _HCA, _NODE = Scope.GPU, Scope.LINK, Scope.HCA, Scope.NODE
 COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "alltoall", "sendrecv")
 
 
+RAIL_METRIC = "rail_busbw_gb_per_s"  # of each HCA, between two nodes
+
+
 def collective_metric(collective: str, what: str) -> str:
     """A metric's name: `nccl_path` of all_reduce, `nccl_alltoall_path` of alltoall."""
     return f"nccl_{what}" if collective == COLLECTIVES[0] else f"nccl_{collective}_{what}"
@@ -76,6 +79,34 @@ def _collective(name: str) -> tuple[Metric, ...]:
     )
 
 
+# Of collectives among many nodes, by what they are of. The prefix is the metric's.
+WIDE_PREFIXES = {Scope.LEAF: "leaf", Scope.DOMAIN: "domain", Scope.RACK: "rack"}
+
+
+def wide_metric(scope: Scope, collective: str, what: str) -> str:
+    """A metric's name: `rack_nccl_all_reduce_path`."""
+    return f"{WIDE_PREFIXES[scope]}_nccl_{collective}_{what}"
+
+
+def _wide(scope: Scope, collective: str) -> tuple[Metric, ...]:
+    """What is measured of a collective among many nodes; of a leaf with several rails, its worst."""
+    told = (
+        ("outcome", Unit.WORD, "how it ended: completed, incomplete, crashed, data_error, ..."),
+        ("hung", Unit.FLAG, "all ranks were there and it did not end by its deadline"),
+        ("busbw_gb_per_s", Unit.GB_PER_S, "lowest bus bandwidth of rows >= 1 GiB, both ways of placing"),
+        ("busbw_p50_gb_per_s", Unit.GB_PER_S, "median bus bandwidth of these rows"),
+        ("largest_bytes", Unit.BYTES, "size of the largest row"),
+        ("wrong_values", Unit.COUNT, "values nccl-tests found wrong, all rows"),
+        ("ranks", Unit.COUNT, "ranks in the one communicator"),
+        ("path", Unit.WORD, "the fabric that was meant carried it, by log and byte counters: proven, wrong, unproven"),
+        ("path_bytes_fraction", Unit.FRACTION, "bytes counted over the least it moves"),
+    )
+    return tuple(
+        Metric(wide_metric(scope, collective, what), unit, scope, f"{collective} among many nodes: {meaning}")
+        for what, unit, meaning in told
+    )
+
+
 _ALL = (
     # Facts: read from a node at rest.
     Metric("gpu_count", Unit.COUNT, _NODE, "GPUs the driver enumerates"),
@@ -89,6 +120,9 @@ _ALL = (
     Metric("pcie_width", Unit.LANES, _GPU, "PCIe lanes trained, current"),
     Metric("fabric_state", Unit.WORD, _GPU, "NVLink fabric state as nvidia-smi words it"),
     Metric("fabric_status", Unit.WORD, _GPU, "NVLink fabric status as nvidia-smi words it"),
+    Metric("fabric_domain", Unit.WORD, _GPU, "NVLink domain and partition: cluster UUID, a dot, clique"),
+    Metric("fabric_bandwidth", Unit.WORD, _GPU, "bandwidth of the fabric's health block: Full or Degraded"),
+    Metric("fabric_health", Unit.WORD, _GPU, "summary of the fabric's health block"),
     Metric("nvlink_active", Unit.FLAG, _LINK, "NVLink is up"),
     Metric("nvlink_gb_per_s", Unit.GB_PER_S, _LINK, "NVLink's trained rate, one way"),
     Metric("fabric_manager_version", Unit.VERSION, _NODE, "fabric manager that is installed"),
@@ -96,11 +130,17 @@ _ALL = (
     Metric("persistence_active", Unit.FLAG, _NODE, "persistence mode is on, on every GPU"),
     Metric("persistenced_active", Unit.FLAG, _NODE, "nvidia-persistenced.service is active"),
     Metric("imex_active", Unit.FLAG, _NODE, "nvidia-imex.service is active"),
+    Metric("imex_masked", Unit.FLAG, _NODE, "nvidia-imex.service is masked, or not installed"),
+    Metric("fabric_manager_masked", Unit.FLAG, _NODE, "nvidia-fabricmanager.service is masked, or not installed"),
+    Metric("imex_domain", Unit.WORD, _NODE, "state of the IMEX domain as the node sees it: UP, DEGRADED, DOWN"),
+    Metric("imex_nodes_ready", Unit.COUNT, _NODE, "nodes of the IMEX domain that the node sees READY"),
+    Metric("imex_nodes_sha256", Unit.WORD, _NODE, "sha256 of nodes_config.cfg"),
     Metric("containerd_active", Unit.FLAG, _NODE, "containerd.service is active"),
     Metric("kubelet_active", Unit.FLAG, _NODE, "kubelet.service is active"),
     Metric("hca_state", Unit.WORD, _HCA, "port state as ibstat words it"),
     Metric("hca_rate_gb_per_s", Unit.GB_PER_S, _HCA, "port's trained rate, one way"),
     Metric("hca_guid", Unit.WORD, _HCA, "port's GUID by ibstat"),
+    Metric("hca_link_fault", Unit.WORD, _HCA, "what stands against the cable: plan, width, rate, errors; none"),
     Metric("rail_busbw_gb_per_s", Unit.GB_PER_S, _HCA, "best of the all_reduces over this port's rail, its worst row"),
     Metric("kubelet_taint", Unit.WORD, _NODE, "taint the kubelet registers its node with, key:effect"),
     Metric("machine_serial", Unit.WORD, _NODE, "serial by the machine's DMI"),
@@ -192,6 +232,8 @@ _ALL = (
     Metric("hw_slowdown_ms_delta", Unit.MS, _GPU, "time in hardware thermal or power-brake slowdown"),
     Metric("sw_thermal_ms_delta", Unit.MS, _GPU, "time in software thermal slowdown"),
     *(metric for collective in COLLECTIVES for metric in _collective(collective)),
+    Metric("levels_left_out", Unit.WORD, _NODE, "levels that the nodes at hand could not have, each with why; none"),
+    *(metric for scope in WIDE_PREFIXES for collective in COLLECTIVES for metric in _wide(scope, collective)),
     Metric("recovery_action_after", Unit.CODE, _GPU, "NVML field 230 after the run"),
 )  # fmt: skip
 

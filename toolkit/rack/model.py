@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 
+from toolkit.rack.bmc_policy import NOTHING_ASKED, BmcPolicy
 from toolkit.rack.gate import Gate
+from toolkit.rack.imaging import BY_DEFAULT, ImagingPolicy
+from toolkit.rack.unit_kind import UnitKind as UnitKind  # noqa: PLC0414 - everybody takes it from here
 
 
 class Mode(StrEnum):
@@ -19,14 +22,8 @@ class Mode(StrEnum):
     PCIE = "pcie"
 
 
-class UnitKind(StrEnum):
-    """What stands in a slot."""
-
-    NODE = "node"
-    NVLINK_SWITCH = "nvlink_switch"
-    POWER_SHELF = "power_shelf"
-    LEAF = "leaf"
-    SPINE = "spine"
+# NVLink across the trays of a rack, managed on one of its switch trays.
+MNNVL = frozenset({Mode.MNNVL_HOST_IMEX, Mode.MNNVL_DRA})
 
 
 class LinkKind(StrEnum):
@@ -39,7 +36,21 @@ class LinkKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Bmc:
-    """Where the unit's BMC answers. `credentials` names an entry of the site's secret file, never a secret."""
+    """Where the unit's BMC answers. `credentials` names an entry of the site's secret file, never a secret.
+
+    certificate_sha256  of the BMC's own certificate (DER, lower-case hexadecimal): it is believed by that, not by the
+                        site's CA. Empty: by the CA.
+    """
+
+    address: str
+    credentials: str
+    port: int = 443
+    certificate_sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Nvos:
+    """Where a switch tray's operating system answers NVUE; its BMC is another machine. `credentials` as of a BMC."""
 
     address: str
     credentials: str
@@ -48,20 +59,44 @@ class Bmc:
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """The disk an image may be written to, named by its serial."""
+    """A disk that may be written to. It is known by its serial or its WWN, and must have the size, where one is given.
 
-    device: str
-    serial: str
+    device  the name a kernel once gave it, for readers: no identity
+    wwn     its World Wide Name: EUI-64, NGUID or NAA
+    """
+
+    device: str = ""
+    serial: str = ""
+    wwn: str = ""
+    size_bytes: int = 0
+
+    def __str__(self) -> str:
+        return " ".join(part for part in (self.device, f"({self.serial or self.wwn})") if part)
+
+
+@dataclass(frozen=True, slots=True)
+class HostNetwork:
+    """The in-band interface's configuration where no DHCP server gives it: gateway and name servers may be missing."""
+
+    prefix_length: int
+    gateway: str = ""
+    dns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """The operating system's side of a node: in-band address, boot NIC and system disk."""
+    """The operating system's side of a node: in-band address, boot NIC and system disk.
+
+    A rented node, which nobody images, may lack the latter two: "" and None.
+    """
 
     address: str
-    mac: str
-    disk: Disk
+    mac: str = ""
+    disk: Disk | None = None
     ssh_port: int = 22
+    mirror_disk: Disk | None = None  # second half of a mirrored system disk
+    data_disks: tuple[Disk, ...] = ()
+    network: HostNetwork | None = None  # None: by DHCP
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +118,11 @@ class Hca:
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """One thing in the rack that has a serial and can be pulled."""
+    """One thing in the rack that has a serial and can be pulled.
+
+    `guid` is an InfiniBand switch's own; empty where the designer does not know it: it then goes by its name.
+    `nvos` is an NVLink switch tray's; None where the designer gives no access to it.
+    """
 
     name: str
     kind: UnitKind
@@ -93,6 +132,8 @@ class Unit:
     host: Host | None = None
     gpus: tuple[Gpu, ...] = ()
     hcas: tuple[Hca, ...] = ()
+    guid: str = ""
+    nvos: Nvos | None = None
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -126,18 +167,31 @@ class Suite(StrEnum):
     LONG = "long"  # two hours
 
 
+class WideLevel(StrEnum):
+    """Tests among many nodes that a burn-in ends with. Rack to rack is none of them: it takes two racks."""
+
+    DOMAIN = "domain"  # all GPUs of an NVLink domain of several nodes
+    LEAF = "leaf"  # one GPU and one HCA of every node on a leaf
+    UNIT = "unit"  # every GPU and every HCA of the scalable unit
+
+
 @dataclass(frozen=True, slots=True)
 class Profile:
     """What a SKU should be.
 
     expected   facts a healthy node shows, by metric name (`driver_version: 580.95.05`)
     versions   the version lock of the rack, by package name
+    firmware   the rest of that lock: adapter firmware by device type as ibstat prints it, lower case (`mt4129`)
     image      operating system image: file name in the provisioning root and its sha256
     units      how many of each kind make a whole rack
     left_out   codes of inherited gates that are not asked, each with the reason
     power_ramp_kw_per_s   how fast the load of a rack's GPUs may grow when a burn-in begins; 0: as fast as it will
     node_power_watts      what a whole node takes at most, its GPUs included; 0: not stated
     rail_test  whether the burn-in measures the rails between its nodes, and finds the part that is slow
+    levels     what it measures among many nodes after that; a level that the rack cannot have is left out by itself
+    fabric_wait   how long an NVLink fabric may be In Progress before that is a failure
+    imaging    how disks are erased and laid out, and how patient imaging is
+    certificate_lifetime_source   why a certificate holds that long; empty: nobody wrote it down
     """
 
     name: str
@@ -161,6 +215,41 @@ class Profile:
     power_ramp_kw_per_s: float = 0.0
     node_power_watts: float = 0.0
     rail_test: bool = False
+    firmware: tuple[tuple[str, str], ...] = ()
+    levels: tuple[WideLevel, ...] = ()
+    # Policy, no vendor figure: a whole NVL72 domain comes up in minutes; one that is not up after ten does not come.
+    fabric_wait: timedelta = timedelta(minutes=10)
+    certificate_lifetime_source: str = ""
+    imaging: ImagingPolicy = BY_DEFAULT
+    bmc: BmcPolicy = NOTHING_ASKED
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """Nodes that share one NVLink partition (`UUID.clique`)."""
+
+    name: str
+    nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Slurm:
+    """Slurm starts the ranks of collectives over many nodes, not mpirun over SSH. It knows nodes by the rack's names.
+
+    allocation  name of a running job that holds the nodes: collectives are steps of it, several at once; empty: each
+                collective takes its nodes for itself
+    gres        the generic resource that GPUs are given out as (`gpu`); empty: Slurm does not give them out
+    partition, account, reservation  as salloc takes them; empty: the site's default
+    programs    folder of srun on the nodes; `config`: path of slurm.conf there, empty: where Slurm looks by itself
+    """
+
+    allocation: str = ""
+    gres: str = ""
+    partition: str = ""
+    account: str = ""
+    reservation: str = ""
+    programs: str = "/usr/bin"
+    config: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +267,8 @@ class Rack:
     digest: str
     provision_url: str = ""  # of the provisioning server, as the nodes reach it; needed to image them
     partial: bool = False
+    partitions: tuple[Partition, ...] = ()  # of the NVLink domain; none written: one of all nodes
+    slurm: Slurm | None = None  # starts collectives over many nodes; None: mpirun over SSH does
 
     @property
     def nodes(self) -> tuple[Unit, ...]:

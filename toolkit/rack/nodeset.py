@@ -8,12 +8,13 @@ file. And NodeSet's `@group` runs a command of the site's configuration, which a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import prod
 
 MAX_NAMES = 4096
+_ENDS_IN_NUMBER = re.compile(r"(?P<stem>.*?)(?P<number>\d{1,9})")
 _TOKEN = re.compile(r"\[(?P<fold>[^\[\]]*)\]|(?P<text>[A-Za-z0-9._/-]+)")
 _RANGE = re.compile(r"(?P<first>\d{1,9})(?:-(?P<last>\d{1,9})(?:/(?P<step>[1-9]\d{0,8}))?)?")
 
@@ -42,6 +43,31 @@ def expand(text: str, most: int = MAX_NAMES) -> tuple[str, ...]:
     if count > most:
         raise FoldError(f"{_shown(text)} unfolds to {count:,} names, the limit is {most:,}")
     return tuple(name for pattern in patterns for name in _names(pattern))
+
+
+def fold(names: Iterable[str]) -> str:
+    """The names folded by the number they end with, in natural order, each once: what `expand` takes back."""
+    found = {name: _ENDS_IN_NUMBER.fullmatch(name) for name in names}
+    plain = sorted(name for name, match in found.items() if match is None)
+    parts = [(match["stem"], match["number"]) for match in found.values() if match]
+    padded = {(stem, len(number)) for stem, number in parts if len(number) > 1 and number.startswith("0")}
+    numbers: dict[tuple[str, int], set[int]] = {}
+    for stem, number in parts:
+        width = len(number) if (stem, len(number)) in padded else 0
+        numbers.setdefault((stem, width), set()).add(int(number))
+    folded = [f"{stem}{_folded(sorted(of), width)}" for (stem, width), of in sorted(numbers.items())]
+    return ",".join((*plain, *folded))
+
+
+def _folded(numbers: Sequence[int], width: int) -> str:
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    texts = [f"{r[0]:0{width}d}" if len(r) == 1 else f"{r[0]:0{width}d}-{r[-1]:0{width}d}" for r in runs]
+    return texts[0] if len(numbers) == 1 else f"[{','.join(texts)}]"
 
 
 def _split(text: str) -> list[str]:

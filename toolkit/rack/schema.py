@@ -1,355 +1,297 @@
-"""What a rack file and a profile file may say: fields, types, formats. Rules between fields are in `checks`.
+"""What a rack file and a profile file may say: their fields. Rules between fields are in `checks`.
 
 Imported inside functions only: pydantic costs more start-up time than most commands run.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from datetime import date, timedelta
-from difflib import get_close_matches
-from ipaddress import ip_address
-from typing import Annotated, Any, NoReturn, TypeVar, get_args
+from datetime import timedelta
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic import AfterValidator, BeforeValidator, Field
 
+from toolkit.rack.bmc_schema import BmcPolicyFile
 from toolkit.rack.document import shown
-from toolkit.rack.gate import Operator, Scope
+from toolkit.rack.fields import (
+    Address,
+    Code,
+    Day,
+    Device,
+    DeviceType,
+    Duration,
+    File,
+    Flag,
+    Folder,
+    Guid,
+    HcaName,
+    Line,
+    Mac,
+    Name,
+    Package,
+    Port,
+    Rate,
+    Serial,
+    Sha256,
+    SlurmName,
+    UnitName,
+    Version,
+    Word,
+    Written,
+    nearest,
+    number_from,
+    one_of,
+    refuse,
+    text_like,
+)
+from toolkit.rack.gate import Operator, Scope, WithoutPeers
+from toolkit.rack.imaging import EraseMethod, OnFailure
 from toolkit.rack.lifecycle import Stage
 from toolkit.rack.metric import METRICS
 from toolkit.rack.metric import Unit as MetricUnit
-from toolkit.rack.model import LinkKind, Mode, Suite, UnitKind
+from toolkit.rack.model import LinkKind, Mode, Suite, UnitKind, WideLevel
 
 PARTS = (
     "gpu", "tray", "switch_tray", "cable", "cartridge", "optic", "hca", "leaf_port", "slot", "cooling",
     "software", "symptom", "evidence",
 )  # fmt: skip
-_DURATION = re.compile(r"([1-9]\d{0,3})([mhd])")
-
-
-def _wrong(wrong: str, right: str = "") -> NoReturn:
-    raise PydanticCustomError("rackproof", "{wrong}", {"wrong": wrong, "right": right})
-
-
-def nearest(name: str, known: tuple[str, ...]) -> str:
-    """`did you mean x?`, or the whole list where nothing is near."""
-    close = get_close_matches(name, known, 1, 0.6)
-    return f"did you mean {close[0]}?" if close else "one of: " + ", ".join(known)
-
-
-def _text(pattern: str, meant: str) -> Any:
-    def check(value: object) -> str:
-        if not isinstance(value, str):
-            _wrong("is empty" if value is None else "is not plain text", meant)
-        if not re.fullmatch(pattern, value):
-            _wrong(f"{shown(value)} is not valid here", meant)
-        return value
-
-    return BeforeValidator(check)
-
-
-def _number(kind: type[int] | type[float], low: float, high: float) -> Any:
-    pattern = r"-?(0|[1-9]\d{0,11})" if kind is int else r"-?(0|[1-9]\d{0,11})(\.\d{1,9})?"
-    meant = f"a {'whole ' if kind is int else ''}number from {low:g} to {high:g}"
-
-    def check(value: object) -> float:
-        if not isinstance(value, str) or not re.fullmatch(pattern, value):
-            _wrong("is empty" if value is None else f"{shown(value)} is not a number", meant)
-        number = kind(value)
-        if not low <= number <= high:
-            _wrong(f"{value} is out of range", meant)
-        return number
-
-    return BeforeValidator(check)
-
-
-def _flag(value: object) -> bool:
-    if value not in ("true", "false"):
-        _wrong(f"{shown(value)} is neither true nor false", "write true or false")
-    return value == "true"
-
-
-def _choice(kind: Any) -> Any:
-    known = tuple(str(member.value) for member in kind)
-    name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind.__name__).lower()
-
-    def check(value: object) -> Any:
-        if not isinstance(value, str) or value not in known:
-            _wrong(f"{shown(value)} is not a known {name}", nearest(str(value)[:60], known))
-        return kind(value)
-
-    return BeforeValidator(check)
-
-
-def _address(value: str) -> str:
-    try:
-        address = ip_address(value)
-    except ValueError:
-        _wrong(f"{shown(value)} is not an IP address", "four numbers from 0 to 255, or an IPv6 address")
-    if address.is_multicast or address.is_unspecified or "%" in value:
-        _wrong(f"{value} cannot be a host's address", "a unicast address without a zone")
-    return str(address)
-
-
-def _mac(value: str) -> str:
-    octets = bytes.fromhex(value.replace(":", ""))
-    if octets[0] & 1 or not any(octets):
-        _wrong(f"{value} cannot be a NIC's address", "a unicast MAC: the first octet is even")
-    return value.lower()
-
-
-def _guid(value: str) -> str:
-    if int(value, 16) == 0:
-        _wrong("the GUID is zero", "the port's GUID, as ibstat prints it")
-    return value.lower()
-
-
-def _duration(value: str) -> timedelta:
-    found = _DURATION.fullmatch(value)
-    if found is None:
-        _wrong(f"{shown(value)} is not a duration", "a number and m, h or d: 30d")
-    return timedelta(**{{"m": "minutes", "h": "hours", "d": "days"}[found[2]]: int(found[1])})
-
-
-def _day(value: str) -> str:
-    try:
-        return date.fromisoformat(value).isoformat()
-    except ValueError:
-        _wrong(f"{shown(value)} is not a date", "the day the source was published or read: 2026-11-23")
 
 
 def _limit(value: object) -> object:
     """None, one text or a list of texts; `checks` types it by the metric's unit."""
     if value is None or isinstance(value, str):
         return value
-    if isinstance(value, list) and value and all(isinstance(v, str) for v in value):
-        return tuple(value)
-    _wrong("is neither a value nor a list of values", "null where nobody has sourced one")
+    if not isinstance(value, list) or not value or not all(isinstance(v, str) for v in value):
+        refuse("is neither a value nor a list of values", "null where nobody has sourced one")
+    return tuple(value)
 
 
 def _metric(value: str) -> str:
     if value not in METRICS:
-        _wrong(f"{shown(value)} is not a known metric", nearest(value, tuple(METRICS)))
+        refuse(f"{shown(value)} is not a known metric", nearest(value, tuple(METRICS)))
     return value
 
 
 def _part(value: str) -> str:
     if value not in PARTS:
-        _wrong(f"{shown(value)} is not a known part", nearest(value, PARTS))
+        refuse(f"{shown(value)} is not a known part", nearest(value, PARTS))
     return value
 
 
-Name = Annotated[str, _text(r"[a-z][a-z0-9-]{0,62}", "a lower-case letter, then letters, digits and -")]
-UnitName = Annotated[str, _text(r"[a-z][a-z0-9-]{0,62}", "a host name: lower-case letters, digits and -, no dot")]
-Serial = Annotated[str, _text(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,63}", "the serial on the label: letters, digits, . _ / -")]
-Address = Annotated[str, _text(r"[0-9A-Fa-f:.]{2,45}", "an IP address"), AfterValidator(_address)]
-Mac = Annotated[
-    str, _text(r"(?i)[0-9a-f]{2}(:[0-9a-f]{2}){5}", 'six octets: "52:54:00:66:00:01"'), AfterValidator(_mac)
+WrittenLimit = Annotated[Any, BeforeValidator(_limit)]
+MetricName = Annotated[str, text_like(r"[a-z][a-z0-9_]*", "a metric's name"), AfterValidator(_metric)]
+
+
+Wwn = Annotated[str, text_like(r"[A-Za-z0-9][A-Za-z0-9.:-]{7,127}", "a WWN: 0x5002538e00000001, eui.0025384111b0ab12")]
+# The schema's numbers end at twelve digits, and disks do not.
+DiskBytes = Annotated[
+    int, AfterValidator(int), text_like(r"[1-9]\d{5,15}", "the disk's size in bytes, as `lsblk -b` prints it")
 ]
-Guid = Annotated[str, _text(r"(?i)0x[0-9a-f]{16}", "0x and sixteen hexadecimal digits"), AfterValidator(_guid)]
-Device = Annotated[str, _text(r"/dev/[a-z0-9]+(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*", "a device: /dev/nvme0n1")]
-HcaName = Annotated[str, _text(r"[a-z][a-z0-9_]{0,31}", "an InfiniBand device: mlx5_0")]
-Line = Annotated[str, _text(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]{1,400}", "one line of text")]
-Package = Annotated[str, _text(r"[a-z0-9][a-z0-9.+_-]{1,80}", "a package name")]
-Version = Annotated[str, _text(r"[A-Za-z0-9][A-Za-z0-9.+~:_-]{0,60}", "a version: 580.95.05")]
-File = Annotated[str, _text(r"[A-Za-z0-9][A-Za-z0-9._-]{0,100}", "a file name, no folders")]
-Code = Annotated[str, _text(r"[A-Z][A-Z0-9_]{2,63}", "an upper-case code: NCCL_BUSBW_LOW")]
-Word = Annotated[str, _text(r"[a-z][a-z0-9_]{0,62}", "lower-case letters, digits and _")]
-Port = Annotated[int, _number(int, 1, 65535)]
-Flag = Annotated[bool, BeforeValidator(_flag)]
-Duration = Annotated[timedelta, BeforeValidator(_duration)]
-Day = Annotated[str, _text(r"\d{4}-\d\d-\d\d", "a date: 2026-11-23"), AfterValidator(_day)]
-Rate = Annotated[float, _number(float, 0.001, 10_000)]
+Console = Annotated[str, text_like(r"tty[A-Za-z0-9]{1,16}(,[0-9]{3,7}[noe]?[78]?)?", "a console: ttyS0,115200n8")]
 
 
-class _Written(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class BmcFile(Written):
+    """A unit's BMC. `certificate_sha256`: of one that signs its own, as `openssl x509 -fingerprint -sha256` says."""
+
+    address: Address
+    credentials: Name
+    port: Port = 443
+    certificate_sha256: Sha256 | None = None
 
 
-class BmcFile(_Written):
-    """A unit's BMC."""
+class NvosFile(Written):
+    """Where a switch tray's operating system answers NVUE."""
 
     address: Address
     credentials: Name
     port: Port = 443
 
 
-class DiskFile(_Written):
-    """The disk an image may be written to."""
+class DiskFile(Written):
+    """A disk that may be written to. `device` is a hint for readers."""
 
-    device: Device
-    serial: Serial
+    device: Device | None = None
+    serial: Serial | None = None
+    wwn: Wwn | None = None
+    size_bytes: DiskBytes | None = None
 
 
-class HostFile(_Written):
+class HostNetworkFile(Written):
+    """A static configuration of the in-band interface."""
+
+    prefix_length: Annotated[int, number_from(int, 1, 128)]
+    gateway: Address | None = None
+    dns: tuple[Address, ...] = ()
+
+
+class HostFile(Written):
     """A node's operating system side."""
 
     address: Address
-    mac: Mac
-    disk: DiskFile
+    mac: Mac | None = None
+    disk: DiskFile | None = None
     ssh_port: Port = 22
+    mirror_disk: DiskFile | None = None
+    data_disks: tuple[DiskFile, ...] = ()
+    network: HostNetworkFile | None = None
 
 
-class GpuFile(_Written):
+class GpuFile(Written):
     """A GPU whose serial the designer knows."""
 
-    index: Annotated[int, _number(int, 0, 255)]
+    index: Annotated[int, number_from(int, 0, 255)]
     serial: Serial
 
 
-class HcaFile(_Written):
+class HcaFile(Written):
     """An HCA port on a rail."""
 
     name: HcaName
     guid: Guid
-    rail: Annotated[int, _number(int, 0, 255)]
+    rail: Annotated[int, number_from(int, 0, 255)]
 
 
-class UnitFile(_Written):
+class UnitFile(Written):
     """One thing with a serial."""
 
     name: UnitName
-    kind: Annotated[UnitKind, _choice(UnitKind)]
-    slot: Annotated[int, _number(int, 1, 10_000)]
+    kind: Annotated[UnitKind, one_of(UnitKind)]
+    slot: Annotated[int, number_from(int, 1, 10_000)]
     serial: Serial
     bmc: BmcFile | None = None
     host: HostFile | None = None
     gpus: tuple[GpuFile, ...] | None = None
     hcas: tuple[HcaFile, ...] = ()
+    guid: Guid | None = None
+    nvos: NvosFile | None = None
 
 
-class LinkFile(_Written):
+class LinkFile(Written):
     """One cable, or as many as its folded ends unfold to."""
 
     a: Line
     b: Line
-    kind: Annotated[LinkKind, _choice(LinkKind)]
+    kind: Annotated[LinkKind, one_of(LinkKind)]
     rate_gb_per_s: Rate
-    part: Annotated[str, _text(r"[a-z][a-z0-9_]{0,62}", nearest("", PARTS)), AfterValidator(_part)] = "cable"
+    part: Annotated[str, text_like(r"[a-z][a-z0-9_]{0,62}", nearest("", PARTS)), AfterValidator(_part)] = "cable"
 
 
-class RackFile(_Written):
+class PartitionFile(Written):
+    """Nodes that share one NVLink partition, folded: `tray[01-09]`."""
+
+    name: Name
+    nodes: Line
+
+
+class SlurmFile(Written):
+    """Collectives over many nodes are started by Slurm; `slurm: {}` takes every default."""
+
+    allocation: SlurmName | None = None
+    gres: SlurmName | None = None
+    partition: SlurmName | None = None
+    account: SlurmName | None = None
+    reservation: SlurmName | None = None
+    programs: Folder | None = None
+    config: Folder | None = None
+
+
+class RackFile(Written):
     """inventory/racks/<rack>.yml."""
 
     rack: Name
     site: Name
     profile: Name
-    mode: Annotated[Mode | None, _choice(Mode)] = None
+    mode: Annotated[Mode | None, one_of(Mode)] = None
     partial: Flag = False
-    provision: Annotated[str | None, _text(r"http://[A-Za-z0-9.:\[\]-]+(/[A-Za-z0-9._/-]*)?", "an http:// URL")] = None
+    provision: Annotated[str | None, text_like(r"http://[A-Za-z0-9.:\[\]-]+(/[A-Za-z0-9._/-]*)?", "an http:// URL")] = (
+        None
+    )
     units: Annotated[tuple[UnitFile, ...], Field(min_length=1)]
     links: tuple[LinkFile, ...] = ()
+    partitions: tuple[PartitionFile, ...] = ()
+    slurm: SlurmFile | None = None
 
 
-class GateFile(_Written):
+class GateFile(Written):
     """One rule. All fields are required but `limit: null` is allowed: nobody has sourced one yet."""
 
     code: Code
-    metric: Annotated[str, _text(r"[a-z][a-z0-9_]*", "a metric's name"), AfterValidator(_metric)]
-    unit: Annotated[MetricUnit, _choice(MetricUnit)]
-    scope: Annotated[Scope, _choice(Scope)]
-    operator: Annotated[Operator, _choice(Operator)]
-    limit: Annotated[Any, BeforeValidator(_limit)]
-    stage: Annotated[Stage, _choice(Stage)]
+    metric: MetricName
+    unit: Annotated[MetricUnit, one_of(MetricUnit)]
+    scope: Annotated[Scope, one_of(Scope)]
+    operator: Annotated[Operator, one_of(Operator)]
+    limit: WrittenLimit
+    stage: Annotated[Stage, one_of(Stage)]
     required: Flag
-    part: Annotated[str, _text(r"[a-z][a-z0-9_]{0,62}", nearest("", PARTS)), AfterValidator(_part)]
+    part: Annotated[str, text_like(r"[a-z][a-z0-9_]{0,62}", nearest("", PARTS)), AfterValidator(_part)]
     why: Line
     source: Line
     date: Day
+    without_peers: Annotated[WithoutPeers, one_of(WithoutPeers)] = WithoutPeers.INCONCLUSIVE
 
 
-class LeftOutFile(_Written):
+class LeftOutFile(Written):
     """An inherited gate that this profile does not ask, and why."""
 
     code: Code
     why: Line
 
 
-class ProfileFile(_Written):
+class EraseFile(Written):
+    """How disks are erased before they are written."""
+
+    methods: Annotated[tuple[Annotated[EraseMethod, one_of(EraseMethod)], ...], Field(min_length=1)]
+    data_disks: Flag = False
+    source: Line
+
+
+class StorageFile(Written):
+    """What the disks become."""
+
+    mirrored: Flag = False
+    grow_root: Flag = False
+    data_mount: Folder | None = None
+    source: Line
+
+
+class ImagingFile(Written):
+    """How patient imaging is, and what a node does that failed."""
+
+    on_failure: Annotated[OnFailure, one_of(OnFailure)] = OnFailure.POWER_OFF
+    silence: Duration = timedelta(minutes=15)
+    console: Console | None = None
+
+
+class ProfileFile(Written):
     """inventory/profiles/<profile>.yml."""
 
     profile: Name
     sku: Line
-    mode: Annotated[Mode, _choice(Mode)]
+    mode: Annotated[Mode, one_of(Mode)]
     virtual: Flag = False
     units: Annotated[
-        dict[Annotated[UnitKind, _choice(UnitKind)], Annotated[int, _number(int, 1, 1024)]], Field(min_length=1)
+        dict[Annotated[UnitKind, one_of(UnitKind)], Annotated[int, number_from(int, 1, 1024)]], Field(min_length=1)
     ]
-    gpus_per_node: Annotated[int, _number(int, 0, 64)]
-    nvlinks_per_gpu: Annotated[int, _number(int, 0, 64)]
-    nvlink_gb_per_s: Annotated[float, _number(float, 0, 10_000)]
-    hcas_per_node: Annotated[int, _number(int, 0, 64)]
+    gpus_per_node: Annotated[int, number_from(int, 0, 64)]
+    nvlinks_per_gpu: Annotated[int, number_from(int, 0, 64)]
+    nvlink_gb_per_s: Annotated[float, number_from(float, 0, 10_000)]
+    hcas_per_node: Annotated[int, number_from(int, 0, 64)]
     image: File
-    suite: Annotated[Suite, _choice(Suite)] = Suite.QUICK
-    power_ramp_kw_per_s: Annotated[float, _number(float, 0, 10_000)] = 0.0
-    node_power_watts: Annotated[float, _number(float, 0, 1_000_000)] = 0.0
+    suite: Annotated[Suite, one_of(Suite)] = Suite.QUICK
+    power_ramp_kw_per_s: Annotated[float, number_from(float, 0, 10_000)] = 0.0
+    node_power_watts: Annotated[float, number_from(float, 0, 1_000_000)] = 0.0
     rail_test: Flag = False
+    levels: tuple[Annotated[WideLevel, one_of(WideLevel)], ...] = ()
+    fabric_wait: Duration = timedelta(minutes=10)
     certificate_lifetime: Duration
+    certificate_lifetime_source: Line = ""
     evidence_max_age: Duration = timedelta(days=1)
     expected: dict[Word, Line]
     versions: dict[Package, Version]
+    firmware: dict[DeviceType, Version] = Field(default_factory=dict)
+    erase: EraseFile | None = None
+    storage: StorageFile | None = None
+    imaging: ImagingFile | None = None
+    bmc: BmcPolicyFile | None = None
     gates_from: Name | None = None
     gates_left_out: tuple[LeftOutFile, ...] = ()
     gates: tuple[GateFile, ...] = ()
-
-
-Misfit = tuple[tuple[str | int, ...], str, str, bool]
-
-
-T = TypeVar("T", bound=BaseModel)
-
-
-def validate(model: type[T], data: object) -> T | list[Misfit]:
-    """The typed file, or every problem as (place, what is wrong, what would be right, whether the key is meant)."""
-    try:
-        return model.model_validate(data)
-    except ValidationError as error:
-        return [_translate(model, detail) for detail in error.errors(include_url=False)]
-
-
-def _translate(model: type[BaseModel], detail: ErrorDetails) -> Misfit:
-    loc = tuple(step for step in detail["loc"] if step != "[key]")
-    kind, context = detail["type"], detail.get("ctx", {})
-    if kind == "rackproof":
-        return loc, context["wrong"], context["right"], "[key]" in detail["loc"]
-    if kind == "extra_forbidden":
-        return loc, "there is no such field", nearest(str(loc[-1])[:60], tuple(_fields(model, loc[:-1]))), True
-    if kind == "missing":
-        return loc, "is missing", "add it; this entry needs " + ", ".join(_required(model, loc[:-1])), False
-    if kind in ("tuple_type", "list_type"):
-        return loc, "is not a list", "write `- ...` entries", False
-    if kind in ("model_type", "model_attributes_type", "dict_type"):
-        return loc, "is not a mapping", "write `name: value` entries", False
-    if kind == "too_short":
-        return loc, "is empty", "at least one entry", False
-    return loc, str(detail["msg"]), "", False
-
-
-def _model_at(model: type[BaseModel], loc: tuple[str | int, ...]) -> type[BaseModel] | None:
-    """The model that describes the mapping at `loc`."""
-    current: type[BaseModel] | None = model
-    for step in loc:
-        if current is None or isinstance(step, int):
-            continue
-        found = current.model_fields.get(step)
-        current = next(_models(found.annotation), None) if found else None
-    return current
-
-
-def _models(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for inner in get_args(annotation):
-        yield from _models(inner)
-
-
-def _fields(model: type[BaseModel], loc: tuple[str | int, ...]) -> Iterator[str]:
-    found = _model_at(model, loc)
-    return iter(found.model_fields) if found else iter(())
-
-
-def _required(model: type[BaseModel], loc: tuple[str | int, ...]) -> Iterator[str]:
-    found = _model_at(model, loc)
-    return (n for n, f in found.model_fields.items() if f.is_required()) if found else iter(())

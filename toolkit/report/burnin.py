@@ -61,6 +61,7 @@ class NodeBurnin:
     """One node's burn-in: its answer, its GPUs, what was found, and the next command (empty: nothing is left to do).
 
     not_asked    codes of required gates that this suite cannot answer
+    alone        codes of required gates that nobody could be asked about for want of siblings, part by part
     """
 
     node: str
@@ -73,6 +74,7 @@ class NodeBurnin:
     next: str
     collectives: tuple[CollectiveLine, ...] = ()
     not_asked: tuple[str, ...] = ()
+    alone: tuple[str, ...] = ()
 
 
 def gpu_lines(measurements: Iterable[Measurement], seats: Mapping[int, GpuSeat], gpus: int) -> tuple[GpuLine, ...]:
@@ -123,7 +125,11 @@ def burnin_view(found: NodeBurnin) -> RenderableType:
     if found.answer is not Answer.PASS and found.code not in {line.code for line in found.findings}:
         parts.append(Text(printable(f"{found.code}: {found.message}"), "yellow"))
     if found.not_asked:
-        parts.append(Text(f"suite {found.suite} does not ask {len(found.not_asked)} gates: {_counted(found)}", "dim"))
+        parts.append(
+            Text(f"suite {found.suite} does not ask {len(found.not_asked)} gates: {_counted(found.not_asked)}", "dim")
+        )
+    if found.alone:
+        parts.append(Text(f"too few siblings to be compared with: {_counted(found.alone)}", "dim"))
     if found.next:
         parts.append(Text("next: ", "dim") + Text(printable(found.next)))
     return Group(*parts)
@@ -134,8 +140,8 @@ Line = GpuLine | CollectiveLine
 Column = tuple[str, Callable[[Any], str]]  # of one kind of line each
 
 
-def _counted(found: NodeBurnin) -> str:
-    return ", ".join(f"{count} x {code}" for code, count in Counter(found.not_asked).items())
+def _counted(codes: Iterable[str]) -> str:
+    return ", ".join(f"{count} x {code}" for code, count in Counter(codes).items())
 
 
 def _finding(line: FindingLine) -> Text:

@@ -92,9 +92,10 @@ def _absent(levels: Iterable[Level]) -> list[Text]:
 def _remarks(plan: BurninPlan, there: list[Level]) -> list[Text]:
     cost = plan.whole
     lacking = total((cost.minutes, cost.minutes_at_most, cost.kwh, cost.kw)).lacking
-    lines = [Text(printable(f"unknown: {words}"), "yellow") for words in lacking]
+    lines = [Text(printable(f"by {words}"), "dim") for words in plan.carried]
+    lines += [Text(printable(f"unknown: {words}"), "yellow") for words in lacking]
     if any(not level.runs_today for level in there):
-        lines.append(Text(f"{PLANNED}: rackproof does not run these levels yet", "yellow"))
+        lines.append(Text(printable(f"{PLANNED}: {plan.held}"), "yellow"))
     if cost.kw.value is not None:
         lines.append(Text(printable(f"kW: {plan.power}"), "dim"))
     lines.append(Text(printable(_ramp(plan)), "dim"))

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from toolkit.ledger import Ledger, NodeRow
+from toolkit.ledger import Ledger, NodeRow, Run
 from toolkit.rack.lifecycle import NodeState, Outcome, Stage
 from toolkit.rack.model import Rack, Unit
 from toolkit.rack.plan import NodeStatus
+
+# One letter a state, all different, so that it reads without colour.
+LETTERS: Mapping[NodeState, str] = {
+    NodeState.PLANNED: "P", NodeState.IMAGED: "I", NodeState.CONFIGURED: "G", NodeState.CONNECTED: "N",
+    NodeState.JOINED: "J", NodeState.TESTED: "T", NodeState.CERTIFIED: "C", NodeState.ADMITTED: "A",
+    NodeState.QUARANTINED: "Q", NodeState.RETIRED: "R",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +48,17 @@ def first_state(node: Unit) -> NodeState:
     return NodeState.PLANNED if node.bmc else NodeState.IMAGED
 
 
+def set_aside(row: NodeRow, last: Run | None) -> bool:
+    """Whether an operator put the node into quarantine: the run that failed ends in the moment that it moves."""
+    by_run = last is not None and last.finished is not None and last.finished >= row.since
+    return row.state is NodeState.QUARANTINED and not by_run
+
+
 def _standing(ledger: Ledger, rack: str, unit: Unit, row: NodeRow | None) -> Standing:
     node = unit.name
     last = ledger.last_run(rack, node)
     state = row.state if row else first_state(unit)
-    if row and state is NodeState.QUARANTINED and (last is None or last.finished is None or last.finished < row.since):
+    if row and set_aside(row, last):
         (moved,) = ledger.events(rack, node, after=row.event - 1, limit=1)
         reason = str(moved.body.get("reason", ""))
         return Standing(node, state, None, None, "OPERATOR", "", reason, f"rackproof release {node}")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from toolkit.rack.model import Rack, Unit
+from toolkit.rack import topology
+from toolkit.rack.model import MNNVL, Rack, Unit
 from toolkit.settings import Settings
 
 PYTHON = "/usr/bin/python3"  # stated, because discovery runs the first python in PATH and believes it
@@ -15,9 +16,12 @@ SSH_CA_KEY = "ssh_ca"
 
 
 def groups(rack: Rack, nodes: Iterable[str]) -> dict[str, list[str]]:
-    """Hosts by group: `nodes`, the rack, its mode and, where it is one, `virtual`. Group names are identifiers."""
+    """Hosts by group: `nodes`, the rack, its mode and, where it is one, `virtual`. Group names are identifiers.
+
+    `cluster` is every host of a Kubernetes cluster: a site's own inventory of its control plane adds to it.
+    """
     hosts = sorted(nodes)
-    names = ["nodes", f"rack_{_identifier(rack.name)}", f"mode_{rack.profile.mode}"]
+    names = ["nodes", "cluster", f"rack_{_identifier(rack.name)}", f"mode_{rack.profile.mode}"]
     return {name: hosts for name in [*names, *(["virtual"] if rack.profile.virtual else [])]}
 
 
@@ -34,7 +38,22 @@ def host_variables(settings: Settings, rack: Rack, node: Unit, user: str = "root
         "ansible_python_interpreter": PYTHON,
         "rackproof_serial": node.serial,
         "rackproof_ssh_ca_file": str(settings.keys / SSH_CA_KEY),
+        "rackproof_hcas": [hca.name for hca in node.hcas],
+        "rackproof_hca_guids": [hca.guid for hca in node.hcas],
+        "rackproof_imex_nodes": imex_nodes(rack, node),
+        "rackproof_labels": topology.labels(rack, node),
     }
+
+
+def imex_nodes(rack: Rack, node: Unit) -> list[str]:
+    """Addresses of the trays of the node's NVLink partition, in slot order: the same for all of them.
+
+    Of all planned trays, played or not: a list that leaves one out is another list. Empty where the rack has no domain.
+    """
+    if rack.profile.mode not in MNNVL:
+        return []
+    shared = next((p.nodes for p in rack.partitions if node.name in p.nodes), tuple(n.name for n in rack.nodes))
+    return [n.host.address for n in rack.nodes if n.host is not None and n.name in shared]
 
 
 def ssh_options(known_hosts: Path) -> list[str]:
@@ -61,6 +80,7 @@ def group_variables(rack: Rack) -> dict[str, object]:
         "rackproof_rack": rack.name,
         "rackproof_mode": str(rack.profile.mode),
         "rackproof_versions": dict(rack.profile.versions),
+        "rackproof_port_guids": [hca.guid for node in rack.nodes for hca in node.hcas],
     }
 
 

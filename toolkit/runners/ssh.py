@@ -32,6 +32,9 @@ CONNECT_SECONDS = 15.0
 STALE_SECONDS = 5.0  # a kept connection that opens no channel in this time is of a machine that was rebooted
 FILE_SECONDS = 60.0  # of silence while a file moves
 KEEPALIVE_SECONDS = 10
+# At once on a connection. A server opens ten sessions on one (sshd_config(5), MaxSessions), and refuses the eleventh; a
+# file that is written takes two, its own and that of the command that flushes it.
+ERRANDS = 5
 SIGNALLED = -1  # exit status of a command that a signal ended, or that was cut off
 
 _CHUNK_BYTES = 64 * 1024
@@ -40,10 +43,15 @@ _SLICE_SECONDS = 0.2  # how long stderr may wait while stdout is silent
 
 @dataclass(slots=True)
 class _Seat:
-    """The one connection to a node. The lock is held while it is opened, not while it is used."""
+    """The one connection to a node. The lock is held while it is opened, not while it is used; `room` as long as it is
+    used. `slow`: connections that opened no channel in time. Errands that are on one go on: the machine may have been
+    busy, not rebooted, and of a rebooted one the keepalive tells them.
+    """
 
     lock: threading.Lock = field(default_factory=threading.Lock)
+    room: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(ERRANDS))
     client: paramiko.SSHClient | None = None
+    slow: list[paramiko.SSHClient] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +96,8 @@ class SshShell:
             seats, self._seats = self._seats, {}
         for seat in seats.values():
             with seat.lock:
-                if seat.client is not None:
-                    seat.client.close()
+                for client in (*seat.slow, *([seat.client] if seat.client is not None else [])):
+                    client.close()
 
     def run(
         self, node: Unit, argv: Sequence[str], timeout_s: float, max_bytes: int = MAX_OUTPUT_BYTES
@@ -100,8 +108,12 @@ class SshShell:
         UnreachableError: no connection, or no end within `timeout_s` (the command may go on on the node).
         UndecidedError: the host key is not the pinned one, or the node refuses our key. UsageError: we have no key.
         """
-        deadline = time.monotonic() + timeout_s
         errand = _errand(node, f"running {argv[0]}")
+        with self._room(errand):
+            return self._run(errand, argv, timeout_s, max_bytes)
+
+    def _run(self, errand: _Errand, argv: Sequence[str], timeout_s: float, max_bytes: int) -> CommandResult:
+        deadline = time.monotonic() + timeout_s
         with self._channel(errand, min(timeout_s, CONNECT_SECONDS)) as channel:
             channel.exec_command(shlex.join(argv))
             channel.shutdown_write()
@@ -117,11 +129,11 @@ class SshShell:
         """Copies a file to the node: written beside the target, flushed to its disk, then renamed over it."""
         errand = _errand(node, f"writing {remote}")
         beside = f"{remote}.{secrets.token_hex(4)}.part"
-        with self._sftp(errand) as sftp:
+        with self._room(errand), self._sftp(errand) as sftp:
             try:
                 sftp.put(str(local), beside)  # compares the sizes at the end
                 sftp.chmod(beside, mode)
-                flushed = self.run(node, ["sync", beside], FILE_SECONDS)
+                flushed = self._run(_errand(node, "running sync"), ["sync", beside], FILE_SECONDS, MAX_OUTPUT_BYTES)
                 if flushed.status != 0:
                     raise OSError(errno.EIO, flushed.stderr.decode(errors="replace")[:200])
                 sftp.posix_rename(beside, remote)
@@ -132,7 +144,8 @@ class SshShell:
 
     def read(self, node: Unit, remote: str, offset: int, max_bytes: int) -> bytes:
         """At most `max_bytes` of a regular file from `offset`; empty at its end. FileNotFoundError if there is none."""
-        with self._sftp(_errand(node, f"reading {remote}")) as sftp:
+        errand = _errand(node, f"reading {remote}")
+        with self._room(errand), self._sftp(errand) as sftp:
             # Asked before it is opened: opening a FIFO would hang the node's server.
             if not stat.S_ISREG(sftp.stat(remote).st_mode or 0):
                 raise OSError(errno.EINVAL, "not a regular file")
@@ -144,6 +157,14 @@ class SshShell:
                     parts.append(part[:left])
                     left -= len(part)
                 return b"".join(parts)
+
+    @contextmanager
+    def _room(self, errand: _Errand) -> Iterator[None]:
+        """One of the few errands that a connection carries at once; the others wait for their turn."""
+        with self._lock:
+            seat = self._seats.setdefault(errand.node, _Seat())
+        with seat.room:
+            yield
 
     @contextmanager
     def _sftp(self, errand: _Errand) -> Iterator[paramiko.SFTPClient]:
@@ -181,8 +202,11 @@ class SshShell:
             if transport is not None and transport.is_active():
                 try:
                     return transport.open_session(timeout=min(timeout_s, STALE_SECONDS))
+                except paramiko.ChannelException:
+                    raise  # it answers, and opens no more sessions: those that are open go on
                 except (paramiko.SSHException, EOFError):
-                    transport.close()  # the node was rebooted under it; a fresh connection tells
+                    if seat.client is not None:  # a fresh connection tells
+                        seat.slow.append(seat.client)
             seat.client = self._connect(errand, timeout_s)
             transport = seat.client.get_transport()
             if transport is None:
@@ -236,12 +260,24 @@ class SshShell:
         if errand.host.ssh_port != 22:
             name = f"[{name}]:{errand.host.ssh_port}"
         if self._pinned.is_file():
-            client.load_host_keys(str(self._pinned))
+            _load_pinned(self._pinned, client.get_host_keys())
         if client.get_host_keys().lookup(name) is None:
             raise errand.undecided(
                 f"no host key is pinned for it in {self._pinned}",
-                f"rackproof bringup {self._rack}: the image stage pins the key that the node makes at its first boot",
+                f"rackproof bringup {self._rack}: the image stage pins the key that the node makes at its first boot; "
+                "of a rented node, which is not imaged, put the key that its owner tells there",
             )
+
+
+def _load_pinned(known_hosts: Path, into: paramiko.HostKeys) -> None:
+    """The keys that are pinned. Lines with a marker (`@cert-authority`) are for ssh: paramiko cannot read them."""
+    from paramiko.hostkeys import HostKeyEntry
+
+    for line in known_hosts.read_text().splitlines():
+        entry = None if line.startswith("@") else HostKeyEntry.from_line(line)
+        if entry is not None and entry.key is not None:
+            for name in entry.hostnames or []:
+                into.add(name, entry.key.get_name(), entry.key)
 
 
 def _errand(node: Unit, doing: str) -> _Errand:

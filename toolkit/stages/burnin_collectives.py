@@ -11,21 +11,20 @@ from dataclasses import dataclass, field
 from toolkit.facts import nccl_node
 from toolkit.facts.nccl_path import Answer, Proof
 from toolkit.facts.nccl_transport import MAX_CHARACTERS
+from toolkit.judge.believed import WHATS, believed
+from toolkit.judge.compared import Compared
 from toolkit.judge.evidence import Measurement, Subject
 from toolkit.judge.verdict import Verdict
 from toolkit.rack.burnin_plan import BUDGETS
 from toolkit.rack.gate import Scope
 from toolkit.rack.lifecycle import Stage
-from toolkit.rack.metric import COLLECTIVES, METRICS, collective_metric
+from toolkit.rack.metric import COLLECTIVES, RAIL_METRIC, collective_metric
 from toolkit.rack.model import Profile, Suite, Unit
 from toolkit.stages.context import Context
 from toolkit.stages.readback import judge_node
 
 WRONG_FABRIC = "WRONG_FABRIC"
 _DIGEST_LENGTH = 64
-_WHATS = tuple(name.removeprefix("nccl_all_gather_") for name in METRICS if name.startswith("nccl_all_gather_"))
-_OF_THE_WAY = ("path", "path_bytes_fraction", "transport")
-_BANDWIDTHS = ("busbw_gb_per_s", "busbw_p50_gb_per_s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +95,17 @@ def judge_burnin(
     measurements: Iterable[Measurement],
     suite: Suite | None = None,
     wrong: Iterable[str] = (),
+    compared: Iterable[Compared] | None = None,
 ) -> Verdict:
-    """The verdict of the burn-in's gates on what may be believed.
+    """The verdict of the burn-in's gates on what may be believed. `compared` as of `judge_node`.
 
     Every gate is asked, unless a `suite` is named that does not run its collective, or its collective is among the
-    `wrong`: those measured another fabric, which is an outcome of its own.
+    `wrong`: those measured another fabric, which is an outcome of its own. The rails are no part of a node's suite.
     """
     silent = (_unmeasured(suite) if suite else frozenset()) | _metrics(wrong)
-    return judge_node(context, node, (Stage.BURNIN,), _believed(measurements), silent)
+    if suite or not context.rack.profile.rail_test:
+        silent |= {RAIL_METRIC}
+    return judge_node(context, node, (Stage.BURNIN,), believed(measurements), silent, compared)
 
 
 def _unmeasured(suite: Suite) -> frozenset[str]:
@@ -111,18 +113,4 @@ def _unmeasured(suite: Suite) -> frozenset[str]:
 
 
 def _metrics(collectives: Iterable[str]) -> frozenset[str]:
-    return frozenset(collective_metric(c, what) for c in collectives for what in _WHATS)
-
-
-def _believed(measurements: Iterable[Measurement]) -> list[Measurement]:
-    """Without bandwidths whose way is not proven, and without anything else of a collective that took a wrong one."""
-    told = list(measurements)
-    paths = {m.metric: m.value for m in told if m.metric.endswith("_path")}
-    doubted: set[str] = set()
-    for collective in COLLECTIVES:
-        path = paths.get(collective_metric(collective, "path"))
-        if path != "proven":
-            doubted |= {collective_metric(collective, what) for what in _BANDWIDTHS}
-        if path == "wrong":
-            doubted |= {collective_metric(collective, what) for what in _WHATS if what not in _OF_THE_WAY}
-    return [m for m in told if m.metric not in doubted]
+    return frozenset(collective_metric(c, what) for c in collectives for what in WHATS)

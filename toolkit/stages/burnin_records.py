@@ -24,8 +24,9 @@ from burnin.record import (
 from toolkit.errors import UndecidedError
 from toolkit.judge.evidence import Measurement, Subject
 from toolkit.judge.part import GpuSeat
-from toolkit.ledger import EventKind
+from toolkit.ledger import EventKind, Run
 from toolkit.rack.gate import Scope
+from toolkit.rack.lifecycle import Move
 from toolkit.rack.model import Unit
 from toolkit.stages.context import Context
 
@@ -75,6 +76,16 @@ class Followed:
         return tuple(w for w in self.end.planned if w not in self.end.ended)
 
     @property
+    def cells(self) -> tuple[str, ...]:
+        """Workloads that came to an end on every GPU that was found, however they ended: what a cut run leaves."""
+        gpus = {g.index for r in self.last if isinstance(r, Start) for g in r.gpus}
+        ends: dict[str, set[int | None]] = {}
+        for record in self.last:
+            if isinstance(record, WorkloadEnded):
+                ends.setdefault(record.workload, set()).add(record.gpu)
+        return tuple(name for name, told in ends.items() if None in told or (gpus and told >= gpus))
+
+    @property
     def poor(self) -> str:
         """Workloads that ended otherwise than well, in words."""
         ends = [r for r in self.last if isinstance(r, WorkloadEnded) and r.outcome is not Outcome.COMPLETED]
@@ -111,6 +122,18 @@ def seats_on_record(context: Context, node: Unit) -> dict[int, GpuSeat]:
     event = context.ledger.find(context.rack.name, node.name, EventKind.OBSERVED, PIPELINE)
     gpus = event.body["details"]["gpus"] if event else {}
     return {int(gpu): GpuSeat(serial, pci) for gpu, (serial, pci) in gpus.items()}
+
+
+def last_burnin(context: Context, node: Unit) -> Run | None:
+    """The burn-in that made the node TESTED last, in the suite that its profile asks for; an operator's own counts for
+    nothing here, and one from before a repair proves nothing.
+    """
+    rack = context.rack.name
+    moves = context.ledger.events(rack, node.name, kind=EventKind.NODE_MOVED, limit=100_000)
+    since = [e for e in moves if e.body["move"] in (Move.TEST, Move.REPAIR)]
+    if not since or since[-1].body["move"] == Move.REPAIR:
+        return None
+    return next((r for r in context.ledger.runs(rack, node.name) if r.id == since[-1].body["run"]), None)
 
 
 # A safety stop names its GPUs and why: "gpu 3: GPU at 93 celsius, its limit is 92 in 3 samples; gpu 5: Xid 79: ..."

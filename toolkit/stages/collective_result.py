@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from toolkit.facts.nccl_counters import Carried
 from toolkit.facts.nccl_path import Answer, Proof
 from toolkit.facts.nccl_run import NcclRun, Outcome
 from toolkit.stages.context import Result, error, passed
@@ -17,7 +18,7 @@ _CAUSES = re.compile(
     r"Connection (?:refused|timed out|closed|reset)|No route to host|not enough slots|could not be found|execvp|"
     r"Executable:|unable to find|failed to start|"
     r"exited on signal|exited with|lost communication|Remote daemon:|hostfile|unknown host|Test (?:NCCL|CUDA) failure|"
-    r"srun: error|slurmstepd: error|NCCL WARN",
+    r"srun: error|salloc: error|slurmstepd[^:]*: error|NCCL WARN",
     re.IGNORECASE,
 )
 _MOST_CAUSES = 4
@@ -40,6 +41,9 @@ class Collected:
     how        of the launcher: `exited`, `deadline`, ...; empty where its end was not seen
     problem    what kept us from starting or following it; empty: nothing did
     artifacts  sha256 by name
+    told       what the scheduler says of the nodes it would not give; empty: none was asked, or it would give all
+    carried    what each node's counters said of the HCAs that the order is of
+    retries_spent  NCCL's log says that an HCA sent something as often as it may and had no answer: nothing got through
     """
 
     order: Order
@@ -52,6 +56,9 @@ class Collected:
     remains: tuple[Remains, ...]
     problem: str = ""
     artifacts: Mapping[str, str] = field(default_factory=dict)
+    carried: tuple[Carried, ...] = ()
+    retries_spent: bool = False
+    told: tuple[str, ...] = ()
 
     @property
     def outcome(self) -> Outcome:
@@ -119,6 +126,7 @@ def cause(collected: Collected) -> str:
         lines.insert(
             0, f"no end within {collected.order.deadline_s:g} s, {rows} rows and {collected.run.ranks} ranks printed"
         )
+    lines[:0] = collected.told
     if not lines:
         last = [line.strip() for line in collected.output.splitlines() if line.strip(" -\t\r")]
         lines = [f"{collected.how or 'no end'}, status {collected.status}", *last[-1:]]

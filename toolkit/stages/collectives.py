@@ -12,6 +12,7 @@ and would be measured with everything that follows, so that it is an ERROR that 
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,19 +24,25 @@ from toolkit.errors import UndecidedError, UnreachableError
 from toolkit.facts import nccl_tests, nccl_transport
 from toolkit.facts.nccl_counters import Carried, between
 from toolkit.facts.nccl_path import Fabric, Run, Shape, prove
-from toolkit.rack.model import Unit
-from toolkit.stages import mpi_command
+from toolkit.rack.model import Slurm, Unit
+from toolkit.stages import mpi_command, slurm, srun_command
 from toolkit.stages.collective_result import Collected, Remains
 from toolkit.stages.context import Context
-from toolkit.stages.mpi_command import Launcher, Order
+from toolkit.stages.mpi_command import Order
 
 COMMAND_SECONDS = 60.0
 POLL_SECONDS = 1.0
 MARGIN_SECONDS = 30.0  # the node's own deadline comes first
 SIDE_BY_SIDE = 32
-SILENT_POLLS = 5
+# A file is cheap to ask for, systemd is not: on a small node that carries many tests at once, asking would cost more
+# than the tests. A unit that is gone two looks in succession writes its end no more.
+POLLS_A_LOOK = 4
+GONE_TWICE = 2
 MAX_OUTPUT_BYTES = 4 * 1024 * 1024
 MAX_LOG_BYTES = 16 * 1024 * 1024
+# IBV_WC_RETRY_EXC_ERR is 12 (rdma-core, verbs.h). NCCL (net_ib) prints `error 12`, since 2.12 `status=12`, and newer
+# versions `status=IBV_WC_RETRY_EXC_ERR(12)`.
+_RETRIES = re.compile(rb"Got completion from peer [^\n]{0,200}(?:status=(?:IBV_WC_RETRY_EXC_ERR\()?|error )12\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +62,9 @@ def measure(context: Context, order: Order, fabric: Fabric = Fabric.NIC, site: S
     UsageError: the order cannot be carried out. UndecidedError: a node did not answer before anything was started, or
     is busy with another run of ours.
     """
-    hosts = _Hosts(context, mpi_command.checked(order), site or Site())
+    hosts = _Hosts(context, mpi_command.checked(order), site or Site(), fabric)
     pinned = mpi_command.known_hosts(order, _pinned(context))
-    command = mpi_command.command(order, hosts.folder, _generation(hosts))
-    environment = mpi_command.environment(order, hosts.folder)
+    command, environment = _launch(hosts)
     details = {
         "argv": command,
         "env": environment,
@@ -91,13 +97,19 @@ def end(context: Context, order: Order, site: Site | None = None) -> tuple[Remai
 class _Hosts:
     """The nodes of a run, spoken to side by side."""
 
-    def __init__(self, context: Context, order: Order, site: Site) -> None:
+    def __init__(self, context: Context, order: Order, site: Site, fabric: Fabric = Fabric.NIC) -> None:
         self.context = context
+        self.fabric = fabric
         self.order = order
         self.site = site
         self.first = order.nodes[0]
         self.folder = f"{site.folder}/{order.identity}"
         self.unit = f"rackproof-collective-{order.identity}"
+        self.slurm: Slurm | None = context.rack.slurm
+
+    def ask(self, *argv: str) -> bytes:
+        """The command's output on the node that launches."""
+        return self.run(self.first, *argv)
 
     def each(self, do: Callable[[Unit], Any], nodes: Sequence[Unit] | None = None) -> list[Any]:
         """What `do` answers, node by node. The first error is raised when all have ended."""
@@ -126,9 +138,14 @@ class _Hosts:
         return (self.site.python, "-S", "-c", f"{code}sys.exit({module}.main())", *arguments)
 
     def counters(self) -> dict[str, object]:
-        """Byte counters by node."""
-        texts = self.each(lambda node: self.ours(node, "counters", self.site.infiniband))
+        """The counters by node."""
+        texts = self.each(self.counted)
         return {node.name: _json(text) for node, text in zip(self.order.nodes, texts, strict=True)}
+
+    def counted(self, node: Unit) -> bytes:
+        """One node's; those of its NVLinks where they are to prove the way, for the driver is slow to tell them."""
+        alone = ("hcas",) if self.fabric is Fabric.NIC else ()
+        return self.ours(node, "counters", self.site.infiniband, *alone)
 
 
 def _filed(order: Order) -> str:
@@ -140,10 +157,18 @@ def _pinned(context: Context) -> str:
     return file.read_text() if file.is_file() else ""
 
 
+def _launch(hosts: _Hosts) -> tuple[tuple[str, ...], dict[str, str]]:
+    """argv and the whole environment of what starts the ranks: Slurm where the rack says so, else mpirun over SSH."""
+    order, folder = hosts.order, hosts.folder
+    if hosts.slurm is None:
+        return mpi_command.command(order, folder, _generation(hosts)), mpi_command.environment(order, folder)
+    seat = slurm.seat(hosts.ask, order, hosts.slurm)
+    environment = srun_command.environment(order, hosts.slurm, folder)
+    return srun_command.command(order, hosts.slurm, folder, seat), environment
+
+
 def _generation(hosts: _Hosts) -> int:
     """Open MPI's major version on the first node."""
-    if hosts.order.launcher is Launcher.SRUN:
-        return 0
     said = hosts.run(hosts.first, f"{hosts.order.mpi}/mpirun", "--version")
     found = mpi_command.generation(said)
     if found is None:
@@ -153,11 +178,13 @@ def _generation(hosts: _Hosts) -> int:
 
 
 def _require_idle(hosts: _Hosts, node: Unit) -> None:
-    """Two tests on one node would measure each other."""
+    """Two tests on one node would measure each other, unless they are on GPUs and HCAs of their own."""
     units = ["rackproof-burnin-*.service", "rackproof-collective-*.service"]
     argv = ["systemctl", "list-units", "--plain", "--no-legend", "--state=active", *units]
     said = hosts.context.hands.shell.run(node, argv, COMMAND_SECONDS).stdout.decode("utf-8", "replace")
     busy = [line.split()[0] for line in said.splitlines() if line.startswith("rackproof-")]
+    if hosts.order.beside:
+        busy = [unit for unit in busy if not unit.startswith(f"rackproof-collective-{hosts.order.beside}")]
     if busy:
         words = f"{node.name} is busy with {busy[0][:100]}: {hosts.order.identity} was not started"
         raise UndecidedError(words, "the same command again, when it has ended")
@@ -168,7 +195,9 @@ def _prepare(hosts: _Hosts, job: Mapping[str, object], pinned: str) -> None:
     hosts.each(lambda node: hosts.run(node, "mkdir", "-p", hosts.site.folder))
     hosts.each(lambda node: hosts.run(node, "mkdir", "-m", "0700", hosts.folder))  # fails for a name used before
     files = {"job.json": json.dumps(job, indent=1)}
-    if hosts.order.launcher is Launcher.MPIRUN:
+    if hosts.slurm is not None:
+        files["ranks"] = srun_command.ranks(hosts.order)
+    else:
         files["hostfile"] = mpi_command.hostfile(hosts.order)
         files["known_hosts"] = pinned
         files["ssh_config"] = mpi_command.ssh_config(hosts.order, hosts.folder, hosts.site.user)
@@ -176,7 +205,7 @@ def _prepare(hosts: _Hosts, job: Mapping[str, object], pinned: str) -> None:
         for name, text in files.items():
             (Path(aside) / name).write_text(text)
             hosts.context.hands.shell.put(hosts.first, Path(aside) / name, f"{hosts.folder}/{name}", 0o600)
-    if hosts.order.launcher is Launcher.SRUN:
+    if hosts.slurm is not None:  # its daemons are there, and are asked with its own credentials
         return
     key = f"{hosts.folder}/key"
     mark = f"rackproof:{hosts.order.identity}"
@@ -203,16 +232,18 @@ def _start(hosts: _Hosts) -> None:
 def _follow(hosts: _Hosts) -> dict[str, Any]:
     """The launcher's end; empty where it did not come in time, or its unit is gone without one."""
     clock, shell = hosts.context.clock, hosts.context.hands.shell
-    until, silent = clock().timestamp() + _longest(hosts), 0
-    while clock().timestamp() < until and silent < SILENT_POLLS:
+    until, polls, gone = clock().timestamp() + _longest(hosts), 0, 0
+    while clock().timestamp() < until and gone < GONE_TWICE:
         try:
             text = shell.read(hosts.first, f"{hosts.folder}/end.json", 0, 4096)
         except FileNotFoundError:
             text = b""
         if text:
             return _json(text)
-        active = ["systemctl", "is-active", "--quiet", f"{hosts.unit}.service"]
-        silent = 0 if shell.run(hosts.first, active, COMMAND_SECONDS).status == 0 else silent + 1
+        polls += 1
+        if polls % POLLS_A_LOOK == 0:
+            active = ["systemctl", "is-active", "--quiet", f"{hosts.unit}.service"]
+            gone = 0 if shell.run(hosts.first, active, COMMAND_SECONDS).status == 0 else gone + 1
         hosts.context.sleep(POLL_SECONDS)
     return {}
 
@@ -225,8 +256,6 @@ def _stop(hosts: _Hosts) -> tuple[Remains, ...]:
             if node is hosts.first:
                 hosts.context.hands.shell.run(node, ["systemctl", "stop", f"{hosts.unit}.service"], COMMAND_SECONDS)
                 hosts.run(node, "rm", "-f", f"{hosts.folder}/key", f"{hosts.folder}/key.pub")
-            else:
-                hosts.ours(node, "guest", "dismiss", hosts.folder)
             told = _json(hosts.ours(node, "guest", "stop", hosts.folder))
         except UndecidedError as problem:
             return Remains(node.name, problem=problem.message)
@@ -235,7 +264,17 @@ def _stop(hosts: _Hosts) -> tuple[Remains, ...]:
             return Remains(node.name, problem="its answer cannot be read")
         return Remains(node.name, found, tuple(str(words)[:200] for words in alive[:64]))
 
-    return tuple(hosts.each(one))
+    remains = tuple(hosts.each(one))
+    return remains if hosts.slurm is None else (*remains, *_stop_slurm(hosts, hosts.slurm))
+
+
+def _stop_slurm(hosts: _Hosts, settings: Slurm) -> tuple[Remains, ...]:
+    """Nothing where Slurm has neither a job nor a step of the run; else a word on the node that launched it."""
+    try:
+        words = slurm.left(hosts.ask, hosts.order, settings, hosts.context.sleep)
+    except UndecidedError as problem:
+        words = problem.message
+    return (Remains(hosts.first.name, problem=words),) if words else ()
 
 
 def _collect(
@@ -255,7 +294,7 @@ def _collect(
     logs = {
         node.name: text for node, text in zip(there, hosts.each(lambda n: _told(hosts, n, "logs"), there), strict=True)
     }
-    after = {n.name: _told(hosts, n, "counters") for n in there}
+    after = dict(zip((n.name for n in there), hosts.each(lambda n: _told(hosts, n, "counters"), there), strict=True))
     carried = [_of(order, between(n.name, before.get(n.name), _json(after.get(n.name, b"")))) for n in order.nodes]
     transport = nccl_transport.parse([text.decode("utf-8", "replace") for text in logs.values()])
     tested = Run(
@@ -268,7 +307,15 @@ def _collect(
     return Collected(
         order, run, prove(tested, fabric, transport, carried), str(end.get("how", ""))[:32], _number(end.get("status")),
         float(_number(end.get("seconds"))), output.decode("utf-8", "replace"), remains, problem, kept,
+        tuple(carried), any(_RETRIES.search(text) for text in logs.values()), _unfit(hosts, end),
     )  # fmt: skip
+
+
+def _unfit(hosts: _Hosts, end: Mapping[str, Any]) -> tuple[str, ...]:
+    """What Slurm has against the nodes, where it is the launcher and did not come to a good end."""
+    if hosts.slurm is None or (end.get("how") == "exited" and end.get("status") == 0):
+        return ()
+    return slurm.unfit(hosts.ask, hosts.order, hosts.slurm)
 
 
 def _of(order: Order, carried: Carried) -> Carried:
@@ -284,7 +331,7 @@ def _told(hosts: _Hosts, node: Unit, what: str) -> bytes:
     try:
         if what == "logs":
             return hosts.ours(node, "guest", "logs", hosts.folder)
-        return hosts.ours(node, "counters", hosts.site.infiniband)
+        return hosts.counted(node)
     except UndecidedError:
         return b""
 

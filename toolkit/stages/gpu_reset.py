@@ -19,6 +19,7 @@ from toolkit.rack.model import Mode, Unit
 from toolkit.stages.context import Context, Progress, Result, error
 
 WHAT = "gpu recovery"
+BY_HAND = "GPU_RESET_BY_HAND"
 RESET_SECONDS = 180.0
 SETTLE_POLLS, POLL_SECONDS = 60, 1.0  # GPUs join the NVLink fabric again some seconds after their reset
 
@@ -38,6 +39,8 @@ def spent(context: Context, node: Unit, cause: str) -> frozenset[int]:
 
 def recover(context: Context, node: Unit, cause: str, due: Recovery) -> Result | None:
     """Does what is due and not yet done for this cause. None: the suite may run again; else why it may not."""
+    if node.host is None:
+        return _by_hand(node, due)
     rack, ledger = context.rack.name, context.ledger
     intent = ledger.find(rack, node.name, EventKind.INTENT, WHAT)
     seen = ledger.find(rack, node.name, EventKind.OBSERVED, WHAT)
@@ -49,7 +52,7 @@ def recover(context: Context, node: Unit, cause: str, due: Recovery) -> Result |
     if not known:
         ledger.intent(rack, node.name, WHAT, base)
     said = ""
-    if due.reset and not (known and _settled(context, node, due.reset).done):
+    if due.reset and not (known and settled(context, node, due.reset).done):
         context.progress(Progress(node.name, Stage.BURNIN, f"resetting GPUs {_names(together)}"))
         argv = ["nvidia-smi", "--gpu-reset", "-i", ",".join(map(str, together))]
         answer = context.hands.shell.run(node, argv, RESET_SECONDS)
@@ -57,7 +60,7 @@ def recover(context: Context, node: Unit, cause: str, due: Recovery) -> Result |
         if answer.status != 0:
             ledger.observed(rack, node.name, WHAT, base | {"done": False, "said": said})
             return _refused(node, together, f"nvidia-smi ended with {answer.status}: {said}")
-    look = _settled(context, node, due.reset, SETTLE_POLLS)
+    look = settled(context, node, due.reset, SETTLE_POLLS)
     found = {"done": look.done, "said": said, "artifact": look.artifact, "problem": look.problem}
     ledger.observed(rack, node.name, WHAT, base | found)
     return None if look.done else _refused(node, together, look.problem)
@@ -80,6 +83,15 @@ def _names(gpus: Iterable[int]) -> str:
     return ", ".join(map(str, gpus))
 
 
+def _by_hand(node: Unit, due: Recovery) -> Result:
+    """SSH does not reach the node, and a pod that holds a GPU cannot reset it."""
+    return error(
+        BY_HAND,
+        f"GPUs {_names(due.gpus)} of {node.name} wait for a reset, and rackproof does not reach it to do that",
+        f"drain {node.name} and reboot it, or nvidia-smi --gpu-reset there; then burn it in again",
+    )
+
+
 def _refused(node: Unit, gpus: Iterable[int], why: str) -> Result:
     return error(
         "GPU_RESET_FAILED",
@@ -89,23 +101,26 @@ def _refused(node: Unit, gpus: Iterable[int], why: str) -> Result:
 
 
 @dataclass(frozen=True, slots=True)
-class _Look:
+class Look:
+    """GPUs as nvidia-smi shows them. `problem`: the first thing that still waits, in words; `artifact`: its output."""
+
     done: bool
     problem: str
     artifact: str
 
 
-def _settled(context: Context, node: Unit, gpus: Iterable[int], polls: int = 1) -> _Look:
+def settled(context: Context, node: Unit, gpus: Iterable[int], polls: int = 1) -> Look:
     """Looks until the GPUs ask for nothing and their fabric stands, at most so often."""
-    look = _Look(False, "nobody looked", "")
+    look = Look(False, "nobody looked", "")
     for poll in range(polls):
         if poll:
             context.sleep(POLL_SECONDS)
         fact = read(context.hands.shell, node, GPUS, context.clock)
         artifact = context.ledger.artifacts.put(fact.raw)
         problem = fact.problem or _unsettled(fact.value["gpus"], gpus, measurements_of(fact, node, "", artifact))
-        look = _Look(not problem, problem, artifact)
-        if look.done:
+        look = Look(not problem, problem, artifact)
+        # One that fell off the bus is away until a boot: waiting brings nothing (nvidia-smi: "GPU is lost").
+        if look.done or (fact.problem is None and any(g["lost"] for g in fact.value["gpus"])):
             break
     return look
 

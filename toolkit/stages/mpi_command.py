@@ -1,8 +1,8 @@
 """How the ranks of a collective over many nodes are started: command lines and files, from an order. Pure.
 
 Open MPI over SSH: mpirun on the first node starts a daemon on each other node and ranks on all. It is told which
-configuration of ssh to use and which hosts: nothing of the operator's, no agent, no unknown host key. Slurm: srun.
-The environment is made here, name by name, and is on record with the command.
+configuration of ssh to use and which hosts: nothing of the operator's, no agent, no unknown host key. By Slurm:
+srun_command. The environment is made here, name by name, and is on record with the command.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 from toolkit.errors import UsageError
 from toolkit.rack.model import Unit
@@ -29,13 +28,6 @@ MARK = "RACKPROOF_COLLECTIVE"  # burnin/nccl/guest.py finds a run's processes by
 _VERSION = re.compile(rb"\(Open MPI\) (\d{1,3})\.|PRRTE\) (\d{1,3})\.")
 
 
-class Launcher(StrEnum):
-    """What starts the ranks."""
-
-    MPIRUN = "mpirun"
-    SRUN = "srun"
-
-
 @dataclass(frozen=True, slots=True)
 class Order:
     """A collective over all GPUs of some nodes.
@@ -47,6 +39,8 @@ class Order:
     programs     folder of the nccl-tests built with MPI, the same on all nodes; `suffix` of their names
     mpi          folder of mpirun and its daemon, the same on all nodes
     network      the network of the nodes' addresses, as 10.0.0.0/16: MPI then speaks over no other; empty: as it finds
+    beside       what the names of runs begin with that may be on the nodes at the same time, on GPUs and HCAs of their
+                 own; empty: none may
     """
 
     identity: str
@@ -62,7 +56,7 @@ class Order:
     suffix: str = ""
     mpi: str = "/usr/bin"
     network: str = ""
-    launcher: Launcher = Launcher.MPIRUN
+    beside: str = ""
 
     @property
     def ranks(self) -> int:
@@ -113,8 +107,29 @@ def environment(order: Order, folder: str) -> dict[str, str]:
 
 
 def command(order: Order, folder: str, generation: int) -> tuple[str, ...]:
-    """argv of the launcher; `generation` is Open MPI's major version."""
-    return _srun(order, folder) if order.launcher is Launcher.SRUN else _mpirun(order, folder, generation)
+    """argv of mpirun; `generation` is Open MPI's major version.
+
+    Flat: the first node alone has the key, so no daemon may start another (no_tree_spawn). What the daemon says is
+    kept by staying attached to it. Called by its name: by its path it would ask for a shell on the other nodes, to set
+    PATH in, and the key opens none.
+    """
+    agent = f"ssh -F {folder}/ssh_config"
+    flat = ["--mca", "plm_rsh_agent", agent, "--mca", "plm_rsh_no_tree_spawn", "1"]
+    flat += ["--mca", "orte_leave_session_attached", "1"]
+    if generation >= 5:  # PRRTE starts the daemons
+        flat = ["--prtemca", "plm_ssh_agent", agent, "--prtemca", "plm_ssh_no_tree_spawn", "1"]
+        flat += ["--leave-session-attached"]
+    # MPI carries NCCL's unique id and barriers: over TCP, so that the HCAs' counters are NCCL's alone
+    speaks = ["--mca", "pml", "ob1", "--mca", "btl", "tcp,self"]
+    if order.network:
+        daemons = "--prtemca" if generation >= 5 else "--mca"
+        speaks += [daemons, "oob_tcp_if_include", order.network, "--mca", "btl_tcp_if_include", order.network]
+    exported = tuple(word for name in sorted(environment(order, folder)) if name != "HOME" for word in ("-x", name))
+    return (
+        "mpirun", "--allow-run-as-root", "--hostfile", f"{folder}/hostfile", "-np", str(order.ranks),
+        "--map-by", f"ppr:{order.gpus_per_node}:node", "--bind-to", "none", *flat, *speaks, *exported,
+        *order.test,
+    )  # fmt: skip
 
 
 def generation(said: bytes) -> int | None:
@@ -140,51 +155,26 @@ def ssh_config(order: Order, folder: str, user: str = "root") -> str:
     return "".join(ports) + "Host *\n" + "".join(f"  {line}\n" for line in common)
 
 
+class UnpinnedError(UsageError):
+    """Nodes whose host keys nobody pinned: ranks cannot be started there. Imaging pins a key; of a rented node, whose
+    disk is not ours to write, its operator does.
+    """
+
+    def __init__(self, identity: str, nodes: tuple[str, ...]) -> None:
+        names = ", ".join(nodes)
+        hint = "image them; of a rented node, put the host key its owner tells into known_hosts/RACK of RACKPROOF_HOME"
+        super().__init__(f"collective {identity}: no host key is pinned for {names}", hint)
+        self.nodes = nodes
+
+
 def known_hosts(order: Order, pinned: str) -> str:
-    """The lines of the rack's pinned keys that are of these nodes. UsageError for a node without one."""
+    """The lines of the rack's pinned keys that are of these nodes. UnpinnedError where one has none."""
     names = {_pinned_name(node): node.name for node in order.nodes}
     lines = [line for line in pinned.splitlines() if line.split(" ", 1)[0] in names]
     unknown = sorted(set(names) - {line.split(" ", 1)[0] for line in lines})
     if unknown:
-        nodes = ", ".join(names[name] for name in unknown)
-        raise UsageError(f"collective {order.identity}: no host key is pinned for {nodes}", "image them first")
+        raise UnpinnedError(order.identity, tuple(names[name] for name in unknown))
     return "".join(f"{line}\n" for line in lines)
-
-
-def _mpirun(order: Order, folder: str, generation: int) -> tuple[str, ...]:
-    """Flat: the first node alone has the key, so no daemon may start another (no_tree_spawn). What the daemon says is
-    kept by staying attached to it. Called by its name: by its path it would ask for a shell on the other nodes, to set
-    PATH in, and the key opens none.
-    """
-    agent = f"ssh -F {folder}/ssh_config"
-    flat = ["--mca", "plm_rsh_agent", agent, "--mca", "plm_rsh_no_tree_spawn", "1"]
-    flat += ["--mca", "orte_leave_session_attached", "1"]
-    if generation >= 5:  # PRRTE starts the daemons
-        flat = ["--prtemca", "plm_ssh_agent", agent, "--prtemca", "plm_ssh_no_tree_spawn", "1"]
-        flat += ["--leave-session-attached"]
-    # MPI carries NCCL's unique id and barriers: over TCP, so that the HCAs' counters are NCCL's alone
-    speaks = ["--mca", "pml", "ob1", "--mca", "btl", "tcp,self"]
-    if order.network:
-        daemons = "--prtemca" if generation >= 5 else "--mca"
-        speaks += [daemons, "oob_tcp_if_include", order.network, "--mca", "btl_tcp_if_include", order.network]
-    exported = tuple(word for name in sorted(environment(order, folder)) if name != "HOME" for word in ("-x", name))
-    return (
-        "mpirun", "--allow-run-as-root", "--hostfile", f"{folder}/hostfile", "-np", str(order.ranks),
-        "--map-by", f"ppr:{order.gpus_per_node}:node", "--bind-to", "none", *flat, *speaks, *exported,
-        *order.test,
-    )  # fmt: skip
-
-
-def _srun(order: Order, folder: str) -> tuple[str, ...]:
-    """The nodes as Slurm knows them. A rank that fails takes the others with it, and Slurm has its own deadline."""
-    minutes = -(-int(order.deadline_s) // 60)
-    names = ",".join(sorted(environment(order, folder)))
-    return (
-        f"{order.mpi}/srun", "--mpi=pmix", f"--job-name={order.identity}", f"--nodes={len(order.nodes)}",
-        f"--ntasks={order.ranks}", f"--ntasks-per-node={order.gpus_per_node}", "--exclusive",
-        f"--nodelist={','.join(node.name for node in order.nodes)}", f"--export={names}", "--kill-on-bad-exit=1",
-        "--unbuffered", f"--time={minutes}", *order.test,
-    )  # fmt: skip
 
 
 def _host(node: Unit) -> tuple[str, int]:

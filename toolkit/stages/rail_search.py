@@ -5,17 +5,21 @@ Who measures is given, so that the same search runs over mpirun on a rack and ov
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import median
 
 from toolkit.errors import UsageError
 from toolkit.judge.ceilings import nic_bound
+from toolkit.judge.evidence import Measurement
 from toolkit.judge.locate import (
     Bounds,
     Evidence,
     Fabric,
     Localisation,
     Measured,
+    Observation,
+    Outcome,
     Plane,
     Suspect,
     Test,
@@ -26,8 +30,10 @@ from toolkit.judge.locate import (
     observe,
     weigh,
 )
+from toolkit.judge.locate.outside import with_leaves
 from toolkit.judge.locate.parts import PartKind, Segment, SegmentKind
 from toolkit.judge.locate.suspects import in_words
+from toolkit.rack.metric import COLLECTIVES, collective_metric
 from toolkit.rack.model import LinkKind, Rack, Unit, UnitKind
 
 MOST_ROUNDS = 16
@@ -73,6 +79,7 @@ class Found:
 
 def rails_of(rack: Rack, nodes: Sequence[Unit]) -> Fabric:
     """The rails between these nodes. UsageError where they have none in common."""
+    rack = with_leaves(rack)
     names = {node.name for node in nodes}
     gone = {u.name for u in rack.units if u.kind is UnitKind.NODE} - names
     units = tuple(u for u in rack.units if u.name not in gone)
@@ -90,22 +97,63 @@ def rails_of(rack: Rack, nodes: Sequence[Unit]) -> Fabric:
 def bounds_of(rack: Rack) -> dict[Plane, Bounds]:
     """What a rail's tests lie between: the closed form of two nodes with one HCA each, and a share of it."""
     names = {node.name for node in rack.nodes}
-    rates = [k.rate_gb_per_s for k in rack.links if k.kind is LinkKind.INFINIBAND and k.a.unit in names]
+    links = with_leaves(rack).links
+    rates = [k.rate_gb_per_s for k in links if k.kind is LinkKind.INFINIBAND and k.a.unit in names]
     if not rates:
         raise UsageError(f"{rack.name} has no InfiniBand link", "add them to its rack file")
     ceiling = nic_bound(min(rates), 2, 1).gb_per_s
     return {Plane.RAIL: Bounds(FLOOR_SHARE * ceiling, ceiling)}
 
 
+def leaves_of(rack: Rack, nodes: Collection[str]) -> frozenset[str]:
+    """The leaves that rails of these nodes end on."""
+    links = with_leaves(rack).links
+    return frozenset(k.b.unit for k in links if k.kind is LinkKind.INFINIBAND and k.a.unit in nodes)
+
+
+def own_suites(fabric: Fabric, measured: Mapping[str, Sequence[Measurement]]) -> tuple[Observation, ...]:
+    """What the collectives of nodes' own suites say, as tests of all GPUs of a node: that these neither hang nor
+    corrupt data, which tests of a rail cannot tell from the rail. `measured`: by node; of nodes that are well alone.
+
+    A rate is set against the median of these nodes.
+    """
+    rates = {
+        (node, collective): float(m.value)
+        for node, told in measured.items()
+        for collective in COLLECTIVES
+        for m in told
+        if m.metric == collective_metric(collective, "busbw_gb_per_s") and isinstance(m.value, int | float)
+    }
+    healthy = {c: median([rate for (_, of), rate in rates.items() if of == c]) for _, c in rates}
+    return tuple(
+        Observation(Test(Plane.NVLINK, gpus), Outcome.COMPLETED, rates[node, c] / healthy[c])
+        for node, c in rates
+        if (gpus := _gpus_of(fabric, node)) and healthy[c] > 0
+    )
+
+
+def _gpus_of(fabric: Fabric, node: str) -> tuple[int, ...]:
+    return tuple(e for e, n in enumerate(fabric.node) if fabric.segments[n].name == node and fabric.gpu[e] >= 0)
+
+
 def search(
-    fabric: Fabric, bounds: dict[Plane, Bounds], measure: MeasureRound, out_of_time: Callable[[], bool]
+    fabric: Fabric,
+    bounds: dict[Plane, Bounds],
+    measure: MeasureRound,
+    out_of_time: Callable[[], bool],
+    known: Iterable[Observation] = (),
+    soak: int = 0,
 ) -> Found:
-    """Rounds until no test is left that could change the answer, or there is a reason to stop before."""
-    evidence, healthy, losses = Evidence(fabric), dict[tuple[Plane, int], float](), 0
+    """Rounds until no test is left that could change the answer, or there is a reason to stop before.
+
+    known   what was observed before
+    soak    readings that every rail gets at least, so that one that comes and goes is seen
+    """
+    evidence, healthy, losses = Evidence.of(fabric, known), dict[tuple[Plane, int], float](), 0
     done: list[tuple[Ran, ...]] = []
     while True:
         belief = weigh(evidence)
-        tests = tuple(t for t in next_round(belief).tests if t.plane is Plane.RAIL)
+        tests = tuple(t for t in next_round(belief, soak).tests if t.plane is Plane.RAIL)
         unsure = _reason_to_stop(done, losses, out_of_time) if tests else ""
         if unsure or not tests:
             return Found(fabric, in_words(belief), tuple(done), unsure)
@@ -113,17 +161,19 @@ def search(
         told = [r for r in ran if isinstance(r, Measured)]
         losses += len(told) < len(ran)
         healthy = healthy_rates(told, bounds) | healthy
-        evidence.add(observe(told, healthy, bounds))
+        # Of too few tests no median says what is healthy: they are set against the floor, and what is above it is well.
+        floors = {(r.test.plane, len(r.test.members)): bounds[r.test.plane].floor_gb_per_s for r in told}
+        evidence.add(observe(told, floors | healthy, bounds))
         done.append(ran)
 
 
 def _reason_to_stop(done: Sequence[Sequence[Ran]], losses: int, out_of_time: Callable[[], bool]) -> str:
+    if out_of_time():
+        return f"its time was up after {len(done)} rounds"
     if losses >= _LOSSES:
         lost = [r for ran in done for r in ran if isinstance(r, Lost)]
         return f"{len(lost)} tests told nothing of the rails, the last: {lost[-1].why}"
-    if len(done) >= MOST_ROUNDS:
-        return f"{MOST_ROUNDS} rounds did not settle it"
-    return "its time is up" if out_of_time() else ""
+    return f"{MOST_ROUNDS} rounds did not settle it" if len(done) >= MOST_ROUNDS else ""
 
 
 def code_of(suspect: Suspect) -> str:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from toolkit.facts.measure import measurements_of
 from toolkit.facts.probe import Fact, Probe, read
+from toolkit.judge.compared import Compared
 from toolkit.judge.evidence import Measurement
 from toolkit.judge.part import GpuSeat, blames_hardware, first_cause, part
 from toolkit.judge.subjects import planned_subjects
 from toolkit.judge.verdict import Answer, Finding, Verdict, judge
 from toolkit.ledger import EventKind, NewEvent, Run
+from toolkit.rack.gate import WIDE, Operator
 from toolkit.rack.lifecycle import Outcome, Stage
 from toolkit.rack.model import Unit
 from toolkit.runners.play import HostOutcome, HostResult, PlayRequest
@@ -35,21 +38,49 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """A stage that configures: its playbook, and what is read back afterwards."""
+    """A stage that configures: its playbook, and what is read back afterwards.
+
+    later   metrics that the stage itself measures and judges after that
+    """
 
     stage: Stage
     playbook: str
     probes: tuple[Probe, ...]
+    later: frozenset[str] = frozenset()
 
 
 def play_and_judge(
-    context: Context, work: Work, what: Configuration, finish: Callable[[str, Result], None] | None = None
+    context: Context,
+    work: Work,
+    what: Configuration,
+    finish: Callable[[str, Result], None] | None = None,
+    variables: Mapping[str, object] = MappingProxyType({}),
 ) -> None:
     """Plays the playbook on all nodes at once, then reads and judges each. A node's failure is its own.
 
-    `finish` stands in for `work.finish` where a stage has more to do with a result.
+    `finish` stands in for `work.finish` where a stage has more to do with a result; `variables` are the play's own.
     """
     end = finish or work.finish
+    played = play(context, work, what, end, variables)
+
+    def look(node: Unit) -> Result | None:
+        context.progress(Progress(node.name, what.stage, "reading back"))
+        reading = take(context, work.runs[node.name], node, what.probes)
+        verdict = judge_node(context, node, (what.stage,), reading.measurements, what.later)
+        end(node.name, result_of(context, what.stage, node, verdict, reading))
+        return None
+
+    work.each(played, look)
+
+
+def play(
+    context: Context,
+    work: Work,
+    what: Configuration,
+    end: Callable[[str, Result], None],
+    variables: Mapping[str, object] = MappingProxyType({}),
+) -> tuple[Unit, ...]:
+    """Plays the playbook on all nodes at once; returns those that took it. `end` gets the result of the others."""
     by_name = {n.name: n for n in work.nodes}
     result = context.hands.playbooks.play(
         PlayRequest(
@@ -58,23 +89,14 @@ def play_and_judge(
             nodes=tuple(by_name),
             ident=f"{what.stage}-{context.clock():%Y%m%dT%H%M%S%f}",
             timeout_s=PLAY_SECONDS,
-            variables={"rackproof_versions": dict(context.rack.profile.versions)},
+            variables={"rackproof_versions": dict(context.rack.profile.versions), **variables},
         ),
         lambda event: context.progress(Progress(event.host, what.stage, event.task)),
     )
     for name, host in result.hosts.items():
         if host.outcome is not HostOutcome.OK:
             end(name, _not_played(context, what.playbook, name, host))
-    played = [by_name[name] for name, host in result.hosts.items() if host.outcome is HostOutcome.OK]
-
-    def look(node: Unit) -> Result | None:
-        context.progress(Progress(node.name, what.stage, "reading back"))
-        reading = take(context, work.runs[node.name], node, what.probes)
-        verdict = judge_node(context, node, (what.stage,), reading.measurements)
-        end(node.name, result_of(context, what.stage, node, verdict, reading))
-        return None
-
-    work.each(played, look)
+    return tuple(by_name[name] for name, host in result.hosts.items() if host.outcome is HostOutcome.OK)
 
 
 def _not_played(context: Context, playbook: str, node: str, host: HostResult) -> Result:
@@ -114,16 +136,26 @@ def judge_node(
     stages: Iterable[Stage],
     measurements: Iterable[Measurement],
     silent: Container[str] = (),
+    compared: Iterable[Compared] | None = None,
 ) -> Verdict:
-    """The verdict of the stages' gates on one node, but for the gates of the metrics in `silent`."""
+    """The verdict of the stages' gates on one node, but for the gates of the metrics in `silent` and those that are
+    asked of many nodes together.
+
+    `compared` None: nothing was compared with siblings yet, and gates relative to them are not asked.
+    """
     asked = set(stages)
     gates = [g for g in context.rack.profile.gates if g.stage in asked and g.metric not in silent]
+    gates = [g for g in gates if g.scope not in WIDE]
+    if compared is None:
+        gates = [g for g in gates if g.operator is not Operator.PEERS]
+    metrics = {g.metric for g in gates}
     return judge(
         gates,
         planned_subjects(node, context.rack.profile),
-        [m for m in measurements if any(m.metric == g.metric for g in gates)],
+        [m for m in measurements if m.metric in metrics],
         context.clock(),
         context.rack.profile.evidence_max_age,
+        compared or (),
     )
 
 

@@ -1,4 +1,4 @@
-"""A node's BMC: Redfish over TLS on its own address, acting on the node's chassis.
+"""A unit's BMC: Redfish over TLS on its own address, acting on the unit's chassis.
 
 Reference: DMTF DSP0266 (protocol), DSP2046 (resources). Sessions and HTTP basic authentication; every answer but the
 service root needs one of them.
@@ -9,152 +9,27 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
-import hmac
 import json
-import secrets
-import socket
-import ssl
-import threading
-import uuid
-from collections.abc import Mapping
-from dataclasses import replace
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 from toolkit.virtual import redfish_tree as tree
-from toolkit.virtual.chassis import Button, Chassis
-from toolkit.virtual.credentials import Login
-from toolkit.virtual.firmware import BootEnabled, BootOverride, BootTarget, Phase
+from toolkit.virtual.bmc_parts import Refused, Reply
+from toolkit.virtual.bmc_state import Bmc
+from toolkit.virtual.bmc_update import MAX_IMAGE_BYTES, PUSH
+from toolkit.virtual.tls_server import TIMEOUT_S, TlsServer
+
+__all__ = ["Bmc", "BmcServer"]
 
 _BODY_MAX_BYTES = 64 * 1024
-_SESSIONS_MAX = 16
-_TIMEOUT_S = 30.0
 _LINGER_S, _LINGER_MAX_BYTES = 0.5, 1024 * 1024
-_BIOS, _MANAGER = "HostBIOS_0", "HostBMC_0"
-_BOOT_PROGRESS = {
-    Phase.OFF: "None",
-    Phase.SELF_TEST: "SystemHardwareInitializationComplete",
-    Phase.NETWORK_BOOT: "SystemHardwareInitializationComplete",
-    Phase.NO_BOOT_DEVICE: "SystemHardwareInitializationComplete",
-    Phase.CRASHED: "OEM",
-    Phase.RAMDISK: "OSBootStarted",
-    Phase.HUNG: "OSBootStarted",
-    Phase.OPERATING_SYSTEM: "OSRunning",
-}
-
-
-class _Refused(Exception):  # noqa: N818 - an answer, not a failure of ours
-    """An error answer: HTTP status, Redfish message id, text."""
-
-    def __init__(self, status: int, message_id: str, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.body = tree.error(message_id, message)
-
-
-class Bmc:
-    """One BMC's state beside the chassis: its account and sessions."""
-
-    def __init__(self, chassis: Chassis, login: Login, address: str) -> None:
-        self.chassis = chassis
-        self.login = login
-        self.address = address
-        self._lock = threading.Lock()
-        self._sessions: dict[str, str] = {}  # token -> id, oldest first
-
-    def values(self) -> Mapping[str, object]:
-        """Live values of the resource tree."""
-        chassis = self.chassis
-        return {
-            "name": chassis.name,
-            "serial": chassis.serial,
-            "model": chassis.profile.sku,
-            "mac": chassis.mac,
-            "uuid": chassis.uuid,
-            "bmc_uuid": str(uuid.uuid5(uuid.NAMESPACE_OID, f"bmc {chassis.serial}")),
-            "bmc_address": self.address,
-            "bmc_version": tree.firmware_version(_MANAGER),
-            "bios_version": tree.firmware_version(_BIOS),
-            "power": chassis.power.value,
-            "boot_target": chassis.override.target.value,
-            "boot_enabled": chassis.override.enabled.value,
-            "boot_progress": _BOOT_PROGRESS[chassis.phase],
-        }
-
-    def resource(self, path: str) -> tree.Json | None:
-        """What a GET of this path answers; None for 404."""
-        events = self.chassis.events
-        if path == tree.ENTRIES:
-            return tree.log_entries(events)
-        if path == tree.SESSIONS:
-            return tree.collection(path, "Session", tuple(self._sessions.values()))
-        folder, _, name = path.rpartition("/")
-        if folder == tree.ENTRIES:
-            return next((tree.log_entry(event) for event in events if str(event.number) == name), None)
-        if folder == tree.SESSIONS:
-            return tree.session(name, self.login.username) if name in self._sessions.values() else None
-        return tree.resource(path, self.values())
-
-    def knows(self, username: object, password: object) -> bool:
-        """Whether this is the account; takes the same time whatever is wrong."""
-        user = hmac.compare_digest(str(username).encode(), self.login.username.encode())
-        return hmac.compare_digest(str(password).encode(), self.login.password.encode()) and user
-
-    def has_session(self, token: str) -> bool:
-        """Whether the token belongs to an open session."""
-        return token in self._sessions
-
-    def open_session(self) -> tuple[str, str]:
-        """Token and id of a new session; the oldest goes when there are too many."""
-        token, identity = secrets.token_hex(16), secrets.token_hex(4)
-        with self._lock:
-            while len(self._sessions) >= _SESSIONS_MAX:
-                del self._sessions[next(iter(self._sessions))]
-            self._sessions[token] = identity
-        return token, identity
-
-    def close_session(self, identity: str) -> bool:
-        """Ends a session; False if there was none."""
-        with self._lock:
-            tokens = [token for token, known in self._sessions.items() if known == identity]
-            for token in tokens:
-                del self._sessions[token]
-        return bool(tokens)
-
-    def patch_system(self, body: tree.Json) -> None:
-        """PATCH of the system: only the boot override can be changed."""
-        boot = body.get("Boot")
-        if not isinstance(boot, dict) or set(body) != {"Boot"}:
-            raise _Refused(400, "PropertyNotWritable", "only Boot can be written")
-        self.chassis.set_override(_override(self.chassis.override, boot))
-
-    def reset(self, body: tree.Json) -> None:
-        """The ComputerSystem.Reset action."""
-        kind = body.get("ResetType")
-        if kind not in [button.value for button in Button]:
-            raise _Refused(400, "ActionParameterValueNotInList", f"ResetType {kind!r} is not supported")
-        self.chassis.press(Button(kind))
-
-
-def _override(now: BootOverride, boot: dict[str, object]) -> BootOverride:
-    """The override after a PATCH of `Boot`; a target without `Enabled` means `Once`, as iDRAC and OpenBMC take it."""
-    try:
-        target = BootTarget(str(boot.get("BootSourceOverrideTarget", now.target)))
-        enabled = BootEnabled(str(boot.get("BootSourceOverrideEnabled", BootEnabled.ONCE)))
-    except ValueError as error:
-        raise _Refused(400, "PropertyValueNotInList", str(error)) from error
-    if boot.get("BootSourceOverrideMode", "UEFI") != "UEFI":
-        raise _Refused(400, "PropertyValueNotInList", "BootSourceOverrideMode: this firmware boots UEFI only")
-    if target is BootTarget.NONE or enabled is BootEnabled.DISABLED:
-        return BootOverride()
-    return replace(now, target=target, enabled=enabled)
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    timeout = _TIMEOUT_S
+    timeout = TIMEOUT_S
     wbufsize = -1  # head and body leave in one packet: Nagle's algorithm would hold the second back for 40 ms
     server: BmcServer
 
@@ -181,16 +56,30 @@ class _Handler(BaseHTTPRequestHandler):
         return self.path.split("?", 1)[0].rstrip("/")
 
     def _answer(self, action: Any) -> None:
+        pushed = self.command == "POST" and self._path == PUSH and self._size() <= MAX_IMAGE_BYTES
         try:
-            body = self._body()
+            body = {} if pushed else self._body()
+            self._require_version()
             if self._path not in tree.PUBLIC and not (self.command == "POST" and self._path == tree.SESSIONS):
                 self._require_login()
-            status, headers, content = action(body)
-        except _Refused as refused:
+            status, headers, content = self._push() if pushed else action(body)
+        except Refused as refused:
+            self.close_connection = self.close_connection or pushed  # a push that was refused is not read
+            refused = self._told_apart(refused)
             status, headers, content = refused.status, {}, refused.body
         self._send(status, headers, content)
         if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
             self._linger()
+
+    def _require_version(self) -> None:
+        """DSP0266, "Request headers": 412 for a version of OData that is not supported."""
+        if self.headers.get("OData-Version", "4.0") != "4.0":
+            raise Refused(412, "PreconditionFailed", "OData-Version must be 4.0")
+
+    def _told_apart(self, refused: Refused) -> Refused:
+        """A method that a resource does not have is 405 (DSP0266, "Status codes"): 404 is of what is not there."""
+        known = refused.status == 404 and self.command in ("POST", "DELETE") and self.server.bmc.resource(self._path)
+        return Refused(405, "OperationNotAllowed", f"{self.command} is not for {self._path}") if known else refused
 
     def _linger(self) -> None:
         """Reads on for a moment: a socket closed with unread bytes is reset, and the answer is lost with it."""
@@ -204,43 +93,37 @@ class _Handler(BaseHTTPRequestHandler):
     def _get(self, _body: tree.Json) -> tuple[int, dict[str, str], tree.Json | None]:
         found = self.server.bmc.resource(self._path)
         if found is None:
-            raise _Refused(404, "ResourceMissingAtURI", f"there is no resource at {self._path}")
+            raise Refused(404, "ResourceMissingAtURI", f"there is no resource at {self._path}")
         return 200, {}, found
 
     def _post(self, body: tree.Json) -> tuple[int, dict[str, str], tree.Json | None]:
         bmc = self.server.bmc
         if self._path == tree.SESSIONS:
             if not bmc.knows(body.get("UserName"), body.get("Password")):
-                raise _Refused(401, "ResourceAtUriUnauthorized", "wrong user name or password")
+                raise Refused(401, "ResourceAtUriUnauthorized", "wrong user name or password")
             token, identity = bmc.open_session()
             where = f"{tree.SESSIONS}/{identity}"
             return 201, {"X-Auth-Token": token, "Location": where}, tree.session(identity, bmc.login.username)
-        if self._path == tree.RESET:
-            bmc.reset(body)
-        elif self._path == tree.CLEAR_LOG:
-            bmc.chassis.clear_events()
-        else:
-            raise _Refused(404, "ActionNotSupported", f"there is no action at {self._path}")
-        return 204, {}, None
+        return _told(bmc.act(self._path, body))
+
+    def _push(self) -> tuple[int, dict[str, str], tree.Json | None]:
+        content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        return _told(self.server.bmc.updates.push(self.headers.get("Content-Type", ""), content))
 
     def _patch(self, body: tree.Json) -> tuple[int, dict[str, str], tree.Json | None]:
-        if self._path != tree.SYSTEM:
-            raise _Refused(405, "OperationNotAllowed", f"{self._path} cannot be changed")
-        self.server.bmc.patch_system(body)
-        return 204, {}, None
+        return _told(self.server.bmc.change(self._path, body))
 
     def _delete(self, _body: tree.Json) -> tuple[int, dict[str, str], tree.Json | None]:
         folder, _, name = self._path.rpartition("/")
         if folder != tree.SESSIONS or not self.server.bmc.close_session(name):
-            raise _Refused(404, "ResourceMissingAtURI", f"there is no session at {self._path}")
+            raise Refused(404, "ResourceMissingAtURI", f"there is no session at {self._path}")
         return 204, {}, None
 
     def _body(self) -> tree.Json:
-        declared = self.headers.get("Content-Length") or "0"
-        size = int(declared) if declared.isdecimal() else _BODY_MAX_BYTES + 1
+        size = self._size()
         if size > _BODY_MAX_BYTES:
             self.close_connection = True  # what follows is not read
-            raise _Refused(
+            raise Refused(
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
                 "PayloadTooLarge",
                 f"a request's body may have {_BODY_MAX_BYTES} bytes",
@@ -249,13 +132,19 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             body = json.loads(raw) if raw.strip() else {}
         except ValueError as error:
-            raise _Refused(400, "MalformedJSON", "the body is not JSON") from error
+            raise Refused(400, "MalformedJSON", "the body is not JSON") from error
         if not isinstance(body, dict):
-            raise _Refused(400, "MalformedJSON", "the body is not a JSON object")
+            raise Refused(400, "MalformedJSON", "the body is not a JSON object")
         return body
+
+    def _size(self) -> int:
+        declared = self.headers.get("Content-Length") or "0"
+        return int(declared) if declared.isdecimal() else MAX_IMAGE_BYTES + 1
 
     def _require_login(self) -> None:
         bmc = self.server.bmc
+        if bmc.is_denied():
+            raise Refused(401, "NoValidSession", "log in first")
         if bmc.has_session(self.headers.get("X-Auth-Token", "")):
             return
         kind, _, encoded = self.headers.get("Authorization", "").partition(" ")
@@ -266,7 +155,7 @@ class _Handler(BaseHTTPRequestHandler):
                 username, password = "", ""
             if bmc.knows(username, password):
                 return
-        raise _Refused(401, "NoValidSession", "log in first")
+        raise Refused(401, "NoValidSession", "log in first")
 
     def _send(self, status: int, headers: dict[str, str], content: tree.Json | None) -> None:
         body = b"" if content is None else json.dumps(content).encode()
@@ -274,6 +163,9 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in headers.items():
             self.send_header(name, value)
         self.send_header("OData-Version", "4.0")
+        self.send_header("Cache-Control", "no-cache")
+        if self._path in tree.PUBLIC:
+            self.send_header("Allow", "GET, HEAD")
         if status == 401:
             self.send_header("WWW-Authenticate", 'Basic realm="BMC"')
         if body:
@@ -284,30 +176,14 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
 
-class BmcServer(ThreadingHTTPServer):
-    """One listener. Made inside the network that its address belongs to; `serve_forever` may run anywhere."""
+def _told(reply: Reply) -> tuple[int, dict[str, str], tree.Json | None]:
+    return reply.status, dict(reply.headers), reply.body
 
-    daemon_threads = True
-    request_queue_size = 64
+
+class BmcServer(TlsServer):
+    """The listener of one BMC."""
 
     def __init__(self, bmc: Bmc, port: int, certificate: Path) -> None:
         """`certificate` is a PEM file with key and certificate."""
         self.bmc = bmc
-        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._context.load_cert_chain(certificate)
-        super().__init__((bmc.address, port), _Handler)
-
-    def finish_request(self, request: Any, client_address: Any) -> None:
-        """The TLS handshake happens in the request's thread: a silent client must not block the others."""
-        request.settimeout(_TIMEOUT_S)
-        try:
-            with self._context.wrap_socket(request, server_side=True) as wrapped:
-                super().finish_request(wrapped, client_address)
-        except OSError:
-            return  # a broken handshake or a client that went away: nothing to answer
-
-    def shutdown_request(self, request: Any) -> None:
-        """The TLS wrapper took the socket over and has closed it."""
-        if request.fileno() != -1:
-            request.shutdown(socket.SHUT_RDWR)
-            request.close()
+        super().__init__((bmc.address, port), _Handler, certificate)

@@ -6,6 +6,7 @@ import threading
 import time
 import uuid
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from toolkit.rack.model import Profile, Unit
 from toolkit.redfish import Power
 from toolkit.virtual import disk, firmware, hardware_files, network
 from toolkit.virtual.cgroups import ControlGroup
+from toolkit.virtual.devices import mlxconfig
 from toolkit.virtual.fault_table import FaultTable
 from toolkit.virtual.faults import FaultKind
 from toolkit.virtual.firmware import BootOverride, Phase
@@ -67,13 +69,18 @@ class Chassis:
     Implements `firmware.Board`.
     """
 
-    def __init__(self, layout: Layout, unit: Unit, profile: Profile, faults: FaultTable, lag: Lag) -> None:
+    def __init__(
+        self, layout: Layout, unit: Unit, profile: Profile, faults: FaultTable, lag: Lag,
+        power_changed: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
+        """`power_changed` is called when the node has got its power, and when it loses it."""
         self.layout = layout
         self.unit = unit
         self.profile = profile
         self._places = layout.node(unit.name)
         self._faults = faults
         self._lag = lag
+        self._power_changed = power_changed
         self._changed = threading.Condition()
         self._cut = threading.Event()
         self._wanted = False
@@ -176,6 +183,7 @@ class Chassis:
             try:
                 self._wait(self._lag.power_on_s)
                 self._power = Power.ON
+                self._power_changed()
                 self._run_until_off()
             except _PowerLostError:
                 self.say("power lost")
@@ -185,6 +193,7 @@ class Chassis:
         hardware_files.power_on(self._places.hardware)
         self._trim_console()
         while True:
+            mlxconfig.boot(self._places.hardware)
             try:
                 end = firmware.boot(self)
             except (RackproofError, OSError) as error:
@@ -206,6 +215,7 @@ class Chassis:
 
     def _power_down(self) -> None:
         self._power = Power.POWERING_OFF
+        self._power_changed()
         try:
             network.power_cycle(self.layout, self.unit.name)
         except RackproofError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -82,6 +83,8 @@ def ask(path: Path, request: Request) -> Answer:
             wire.sendall(_encode(request))
             line = _read_line(wire)
         except OSError as error:
+            if not _listens(path):  # it died with our question in its hands
+                raise ConnectionRefusedError(errno.ECONNREFUSED, f"{path}: {error}") from error
             raise UndecidedError(
                 f"the virtual rack's daemon at {path} does not answer: {error}",
                 "`rackproof virtual down`, then `rackproof virtual up`",
@@ -92,6 +95,16 @@ def ask(path: Path, request: Request) -> Answer:
     if answer.usage_error:
         raise UsageError(answer.usage_error, answer.hint)
     return answer
+
+
+def _listens(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as wire, _short(path) as address:
+        wire.settimeout(_TIMEOUT_S)
+        try:
+            wire.connect(address)
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+        return True
 
 
 class ControlServer(socketserver.ThreadingUnixStreamServer):

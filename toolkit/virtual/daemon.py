@@ -11,23 +11,28 @@ import signal
 import sys
 import threading
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from toolkit.errors import RackproofError
 from toolkit.rack.model import Unit
-from toolkit.virtual import credentials, description, dnsmasq, network
+from toolkit.redfish import Power
+from toolkit.virtual import credentials, description, dnsmasq, mounts, network, switches
 from toolkit.virtual.bmc import Bmc, BmcServer
 from toolkit.virtual.cgroups import ControlGroup
 from toolkit.virtual.chassis import Chassis
 from toolkit.virtual.control import Answer, ControlServer, NodeStatus, Operation, Request
 from toolkit.virtual.description import Description
 from toolkit.virtual.documents import DocumentServer
+from toolkit.virtual.fabric.site import SiteFabric
+from toolkit.virtual.fabric.tools import Tools
 from toolkit.virtual.fault_table import FaultTable
 from toolkit.virtual.faults import FaultKind
 from toolkit.virtual.layout import Layout
+from toolkit.virtual.nvos import VirtualNvos
 from toolkit.virtual.programs import run
-
-_HTTP_PORT = 80
+from toolkit.virtual.stranger import Stranger
+from toolkit.virtual.tls_server import TlsServer
 
 
 class VirtualRack:
@@ -40,24 +45,36 @@ class VirtualRack:
         self._logins = credentials.logins_of(told.rack, told.secrets)
         self._faults = FaultTable(told.rack, self._faults_changed)
         self._chassis = {
-            unit.name: Chassis(self._layout, unit, told.rack.profile, self._faults, told.lag)
+            unit.name: Chassis(self._layout, unit, told.rack.profile, self._faults, told.lag, self._power_changed)
             for unit in told.rack.nodes
         }
         self._names = {unit.host.address: unit.name for unit in told.rack.nodes if unit.host}
+        self._infiniband = told.infiniband
+        self._fabric: SiteFabric | None = None
+        self._nvos: VirtualNvos | None = None
+        self._secrets = told.secrets
+        self._stranger = Stranger(self._layout)
         self._reconcile = threading.Lock()
 
     def start(self) -> None:
         """Starts every service; the control socket last, because it says that the rack is ready."""
         for chassis in self._chassis.values():
             chassis.start()
+        if self._infiniband is not None:
+            self._fabric = SiteFabric(self._layout, self._rack, Tools(self._infiniband))
         for unit in network.bmc_units(self._rack):
             self._serve(self._bmc_server(unit), f"bmc {unit.name}")
-        address = (str(network.CONTROLLER_IN_BAND), _HTTP_PORT)
+        self._nvos, trays = switches.servers(self._layout, self._rack, self._secrets, self._faults.all)
+        for tray in trays:
+            self._serve(tray, f"nvue {tray.unit}")
+        site = dnsmasq.boot_site(self._layout, self._provision)
+        address = (str(site.address), site.port)
         documents = network.inside(
-            self._layout.controller, lambda: DocumentServer(address, self._provision, self._spoils, say)
+            self._layout.controller,
+            lambda: DocumentServer(address, self._provision, self._spoils, say, site.hosts_folder),
         )
         self._serve(documents, "documents")
-        dnsmasq.start(self._layout, self._rack)
+        dnsmasq.start(self._layout, self._rack, self._provision)
         self._serve(ControlServer(self._layout.socket, self.handle), "control")
 
     def handle(self, request: Request) -> Answer:
@@ -81,20 +98,40 @@ class VirtualRack:
     def _bmc_server(self, unit: Unit) -> BmcServer:
         if unit.bmc is None:
             raise RackproofError(f"{unit.name} has no BMC to serve")
-        bmc = Bmc(self._chassis[unit.name], self._logins[unit.name], unit.bmc.address)
+        login, faults = self._logins[unit.name], partial(self._faults.of, unit.name)
+        bmc = Bmc(self._chassis[unit.name], login, unit.bmc.address, faults)
         port, certificate = unit.bmc.port, self._layout.certificates / f"{unit.name}.pem"
         return network.inside(self._layout.bmcs, lambda: BmcServer(bmc, port, certificate))
 
     def _faults_changed(self, node: str) -> None:
         """Makes the hardware what its faults say. One at a time: what is set last must also be written last."""
         with self._reconcile:
-            chassis = self._chassis[node]
-            chassis.refresh_hardware()
-            bmc = chassis.unit.bmc
+            chassis = self._chassis.get(node)  # None: a switch
+            if chassis is not None:
+                chassis.refresh_hardware()
+            bmc = chassis.unit.bmc if chassis is not None else None
             if bmc is not None and self._faults.has(node, FaultKind.BMC_DEAD):
                 network.unplug_bmc(self._layout, bmc.address)
             elif bmc is not None:
                 network.plug_bmc(self._layout, bmc.address)
+            misled = (c for c in self._chassis.values() if self._faults.has(c.name, FaultKind.ROGUE_DHCP))
+            self._stranger.mislead(chassis.mac for chassis in misled)
+        self._update_fabric()
+        if self._nvos is not None:
+            self._nvos.replace(switches.faults_of(self._rack, self._faults.all()))
+
+    def _power_changed(self) -> None:
+        """Of some node. Its power does not wait for a fabric that has ended."""
+        try:
+            self._update_fabric()
+        except RackproofError as error:
+            say(error.message)
+
+    def _update_fabric(self) -> None:
+        """Tells the fabric what is wrong with it and which nodes are off."""
+        if self._fabric is not None:
+            off = (chassis.name for chassis in self._chassis.values() if chassis.power is not Power.ON)
+            self._fabric.update(self._faults.all(), off)
 
     def _spoils(self, address: str, path: Path) -> bool:
         node = self._names.get(address)
@@ -103,7 +140,7 @@ class VirtualRack:
             say(f"fault {FaultKind.BAD_IMAGE}: one byte of {path.name} is flipped for {node}")
         return spoilt
 
-    def _serve(self, server: BmcServer | DocumentServer | ControlServer, name: str) -> None:
+    def _serve(self, server: TlsServer | DocumentServer | ControlServer, name: str) -> None:
         threading.Thread(target=server.serve_forever, name=name, daemon=True).start()
 
 
@@ -124,6 +161,7 @@ def main(argv: list[str] | None = None) -> int:
     group.create()
     group.join()
     _hide_nspawn_state()
+    _forget_others(told, layout)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -131,6 +169,13 @@ def main(argv: list[str] | None = None) -> int:
     say(f"rack {told.rack.name}: {len(told.rack.nodes)} nodes, ready")
     stop.wait()
     return 0
+
+
+def _forget_others(told: Description, layout: Layout) -> None:
+    """This process and its machines live long: they must not keep what other racks, or the operator, had mounted."""
+    needed = (told.home, told.provision, Path(__file__), Path(sys.prefix), Path(sys.base_prefix), Path("/usr/bin"))
+    tools = (told.infiniband,) if told.infiniband is not None else ()
+    mounts.forget_others(layout.owns_namespace, (*needed, *tools))
 
 
 def _hide_nspawn_state() -> None:

@@ -15,13 +15,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """`home` is the installation's, `provision` the document root, `secrets` the site's folder. No secret in it."""
+    """`home` is the installation's, `provision` the document root, `secrets` the site's folder. No secret in it.
+
+    `infiniband` is the folder of the tools that its fabric is managed with; None where it has no fabric.
+    """
 
     rack: Rack
     home: Path
     provision: Path
     secrets: Path
     lag: Lag
+    infiniband: Path | None = None
 
 
 def write(path: Path, description: Description) -> None:

@@ -27,6 +27,7 @@ _SCRIPT_MAX_BYTES = 64 * 1024
 _CHUNK_BYTES = 256 * 1024
 _HTTP_TIMEOUT_S = 20.0
 _UNPACK_DEADLINE_S = 60.0
+_RAMDISK_MAGICS = (b"\x28\xb5\x2f\xfd", b"070701")  # RFC 8878; cpio(5), "new ASCII": what a kernel takes
 _INIT_PATHS = ("usr/lib/systemd/systemd", "lib/systemd/systemd", "sbin/init")
 
 
@@ -176,7 +177,7 @@ def _from_network(board: Board) -> End | None:
     network.configure(board.layout, board.name, str(lease.address), lease.prefix)
     initrd = board.layout.node(board.name).folder / "initrd"
     try:
-        kernel = _interpreter(board).run(lease.boot_file)
+        kernel = _interpreter(board).boot(lease.boot_file)
         if isinstance(kernel, Exit):
             board.say("boot script: exit")
             return None
@@ -195,6 +196,7 @@ def _interpreter(board: Board) -> Interpreter:
         "mac": board.mac,
         "mac:hexhyp": board.mac.replace(":", "-"),
         "net0/mac:hexhyp": board.mac.replace(":", "-"),
+        "netX/mac:hexhyp": board.mac.replace(":", "-"),  # netX: the interface that it boots from
         "serial": board.serial,
         "uuid": board.uuid,
     }
@@ -247,25 +249,33 @@ def _run_ramdisk(board: Board, kernel: Kernel, initrd: Path) -> End | None:
 
 def _unpack(initrd: Path, root: Path) -> None:
     """zstd or plain cpio, as a kernel takes it."""
+    with initrd.open("rb") as file:
+        magic = file.read(8)
+    if not magic.startswith(_RAMDISK_MAGICS):  # cpio(1) would look for an archive in it, byte by byte
+        raise RackproofError("the ramdisk is no zstd-compressed cpio archive: it begins otherwise")
     zstd = subprocess.Popen(
         ["zstd", "--decompress", "--force", "--stdout", "--quiet", str(initrd)],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         env=environment(),
     )
-    with zstd:
-        cpio = subprocess.run(
-            ["cpio", "--extract", "--make-directories", "--no-absolute-filenames", "--quiet"],
-            stdin=zstd.stdout,
-            cwd=root,
-            env=environment(),
-            capture_output=True,
-            text=True,
-            timeout=_UNPACK_DEADLINE_S,
-            check=False,
-        )
+    try:
+        with zstd:
+            cpio = subprocess.run(
+                ["cpio", "--extract", "--make-directories", "--no-absolute-filenames", "--quiet"],
+                stdin=zstd.stdout,
+                cwd=root,
+                env=environment(),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,  # of a damaged archive it has no end
+                timeout=_UNPACK_DEADLINE_S,
+                check=False,
+            )
+    except subprocess.TimeoutExpired as error:
+        raise RackproofError(f"the ramdisk was not unpacked within {_UNPACK_DEADLINE_S:.0f} s") from error
     if cpio.returncode != 0 or zstd.returncode != 0:
-        raise RackproofError(f"the ramdisk is no zstd-compressed cpio archive: {cpio.stderr.strip()[-200:]}")
+        statuses = f"zstd ended with {zstd.returncode}, cpio with {cpio.returncode}"
+        raise RackproofError(f"the ramdisk is no zstd-compressed cpio archive: {statuses}")
     if not (root / "init").exists():
         raise RackproofError("the ramdisk has no /init")
 

@@ -159,6 +159,7 @@ _KEYS: Mapping[FaultKind, Callable[[Fault, Board], Keys]] = MappingProxyType(
         FaultKind.XID_79: _bytes("falls_off_after_bytes", _FALLS_OFF_AFTER_MIB),
         FaultKind.SLOW_GPU: _real("clock_fraction", 0.6),
         FaultKind.HOT_GPU: _real("full_load_celsius", 105),
+        FaultKind.GPU_XID_CONDITION: lambda fault, _: {"health_xid": _whole(fault, 79, 1, 999, "Xid")},
         FaultKind.PCIE_NARROW: lambda fault, board: {"pcie_width_loaded": _whole(fault, 8, 1, board.lanes, "lanes")},
     }
 )

@@ -8,7 +8,7 @@ not have that": a stand-in answers "not supported", never 0.
     product, node, serial          the machine
     count                          GPUs
     driver, cuda                   kernel driver version; CUDA version as 1000*major + 10*minor
-    fabric_manager                 `installed`, or the version a skewed fabric manager reports
+    fabric_manager                 `installed`, or the version a skewed fabric manager reports; absent on NVL72 trays
     gpu.KEY                        the same for every GPU; `gpuN.KEY` says otherwise for GPU N
       name vbios inforom board_part part_number minor pci_device_id pci_subsystem_id
       serial uuid pci              pci as 00000000:1B:00.0
@@ -17,6 +17,7 @@ not have that": a stand-in answers "not supported", never 0.
       pcie_gen pcie_width pcie_replays
       nvlinks nvlink_version nvlink_mb_per_s       nvlink_version as nvmlNvlinkVersion_t
       nvlink.L                     1 active, 0 down
+      fabric_state fabric_cluster fabric_clique    of an NVL72 tray: what the control plane made of the GPU
       ecc_corrected_per_gib        corrected DRAM errors for every GiB the GPU moves       (ecc_drip)
       falls_off_after_bytes        lost, with Xid 79, when it has moved that much          (xid_79)
       hangs_after_bytes            a kernel started after that much never ends             (kernel_hang)
@@ -40,12 +41,16 @@ not have that": a stand-in answers "not supported", never 0.
         retention_vector _bit _ms  falls to 0 when it was not written for so long          (hbm_retention)
         disturb_vector _bit        inverted when the rows (64 vectors) beside its own were
         disturb_after              opened so often since it was written                    (hbm_row_disturb)
+      health_xid                   the Xid that a health daemon tells the cluster of         (gpu_xid_condition)
+    kubelet.KEY                    what the node agent does wrong: toolkit/virtual/agent_faults.py
     cuda_init_error                what cuInit answers                                     (cuda_error)
     nccl.transport                 nvlink | socket                                         (wrong_transport)
     nccl.nvls_gb_per_s nccl.ring_gb_per_s nccl.socket_gb_per_s       busbw the node reaches at large sizes
     nccl.hang                      1: a collective never returns                           (nccl_hang)
+    nccl.absent                    1: its ranks never come to NCCL's bootstrap           (nccl_absent)
     hca.NAME.guid .rail .lid .rate_gbit .nominal_gbit                                      (half_rate_rail)
     hca.NAME.carried_gbit          what the port carries at most, below the rate it trained at   (slow_rail)
+    hca.NAME.crowded_gbit          the same, in a collective of more than two nodes           (crowded_rail)
 
 Beside `state` lie `infiniband/NAME/ports/1/counters` (as in sysfs, 0 at power-on), `load/gpuN` (bytes moved since
 power-on or reset), `load/gpuN.nvlink` (bytes sent over NVLink),
@@ -62,7 +67,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from toolkit.errors import UsageError
-from toolkit.rack.model import Mode, Profile, Unit
+from toolkit.rack.model import MNNVL, Mode, Profile, Unit
+from toolkit.virtual import agent_faults, board_gb200
 from toolkit.virtual.faults import Fault, FaultKind
 from toolkit.virtual.gpu_faults import MIB, Board, cuda_error, keys_of
 
@@ -115,6 +121,18 @@ _NDR_GBIT = 400
 
 _HALF = 0.5
 _SKEWED_MANAGER = "580.82.07"
+# What they do is for the fabric, the BMC or the firmware to show; a node without such a part could not have them.
+_NOT_OF_THE_DEVICES = frozenset(
+    (
+        FaultKind.BMC_DEAD, FaultKind.BAD_IMAGE, FaultKind.BOOT_HANG, FaultKind.ROGUE_DHCP,
+        FaultKind.SWAPPED_CABLES, FaultKind.ROTATED_CABLES, FaultKind.SYMBOL_ERRORS, FaultKind.LINK_DOWNED,
+        FaultKind.SWITCH_DOWN, FaultKind.WRONG_GUID, FaultKind.DUPLICATE_GUID, FaultKind.DUPLICATE_LID,
+        FaultKind.MAD_LOSS, FaultKind.PKEY_LIMITED, FaultKind.NO_SUBNET_MANAGER, FaultKind.SECOND_SUBNET_MANAGER,
+        FaultKind.NVUE_DENIED, FaultKind.NVUE_BROKEN, FaultKind.NVUE_WEB_PAGE, FaultKind.NVUE_SLOW,
+        FaultKind.NVUE_APPLIED, FaultKind.NVLINK_PORT, FaultKind.NMX_APP_FAILED, FaultKind.SECOND_CLUSTER,
+        FaultKind.SHORT_PARTITION,
+    )
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +171,7 @@ class HcaState:
     nominal_gbit: int
     rate_gbit: int
     carried_gbit: int | None = None  # None: its rate
+    crowded_gbit: int | None = None  # None: the same as between two nodes
 
     def lines(self) -> Iterator[tuple[str, str]]:
         """Keys of this port without the `hca.NAME.` prefix."""
@@ -160,6 +179,8 @@ class HcaState:
         yield from (("nominal_gbit", str(self.nominal_gbit)), ("rate_gbit", str(self.rate_gbit)))
         if self.carried_gbit is not None:
             yield "carried_gbit", str(self.carried_gbit)
+        if self.crowded_gbit is not None:
+            yield "crowded_gbit", str(self.crowded_gbit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,15 +199,19 @@ class HardwareState:
     transport: str = "nvlink"
     socket_gb_per_s: float = _SOCKET_GB_PER_S
     nccl_hangs: bool = False
+    nccl_absent: bool = False
     cuda_init_error: int | None = None
+    agent: Mapping[str, str] = field(default_factory=dict)
 
     def lines(self) -> Iterator[tuple[str, str]]:
         """Every key with its value, in the order they are written."""
         yield from (("product", self.product), ("node", self.node), ("serial", self.serial))
         yield from (("count", str(len(self.gpus))), ("driver", self.driver), ("cuda", "13000"))
-        yield "fabric_manager", self.fabric_manager
+        if self.fabric_manager:  # on an NVL72 rack it is on a switch tray, and not on the node
+            yield "fabric_manager", self.fabric_manager
         if self.cuda_init_error is not None:
             yield "cuda_init_error", str(self.cuda_init_error)
+        yield from ((f"kubelet.{key}", value) for key, value in self.agent.items())
         for key, value in self.board:
             yield f"gpu.{key}", value
         for gpu in self.gpus:
@@ -194,6 +219,7 @@ class HardwareState:
                 yield f"gpu{gpu.index}.{key}", value
         one_way = self.nvlink_gb_per_s * max((len(g.nvlinks) for g in self.gpus), default=0)
         yield from (("nccl.transport", self.transport), ("nccl.hang", "1" if self.nccl_hangs else "0"))
+        yield "nccl.absent", "1" if self.nccl_absent else "0"
         yield "nccl.nvls_gb_per_s", f"{one_way * _NVLS_SHARE:.1f}"
         yield "nccl.ring_gb_per_s", f"{one_way * _RING_SHARE:.1f}"
         yield "nccl.socket_gb_per_s", f"{self.socket_gb_per_s:g}"
@@ -208,13 +234,14 @@ class HardwareState:
 
 def healthy_state(unit: Unit, profile: Profile) -> HardwareState:
     """The node as designed, without a fault. Raises UsageError for a platform with no device stand-ins."""
-    if profile.mode is not Mode.NVSWITCH_GEN3:
+    if profile.mode not in (Mode.NVSWITCH_GEN3, *MNNVL):
         raise UsageError(
             f"profile {profile.name}: no device stand-ins for platform mode {profile.mode}",
             f"use a profile of mode {Mode.NVSWITCH_GEN3} for a virtual rack",
         )
     expected = dict(profile.expected)
-    board = dict(_H100)
+    across = profile.mode in MNNVL
+    board = dict(_H100) | (dict(board_gb200.BOARD) if across else {})
     board |= {key: expected[fact] for fact, key in _EXPECTED_KEYS.items() if fact in expected}
     gbit = int(expected.get("hca_rate_gbit_per_s", _NDR_GBIT))
     board["nvlinks"] = str(profile.nvlinks_per_gpu)
@@ -228,6 +255,7 @@ def healthy_state(unit: Unit, profile: Profile) -> HardwareState:
         gpus=tuple(_healthy_gpu(unit, profile, index) for index in range(profile.gpus_per_node)),
         hcas=tuple(HcaState(h.name, h.guid, h.rail, 16 * unit.slot + h.rail + 1, gbit, gbit) for h in unit.hcas),
         nvlink_gb_per_s=profile.nvlink_gb_per_s,
+        fabric_manager="" if across else "installed",
     )
 
 
@@ -258,11 +286,14 @@ def _healthy_gpu(unit: Unit, profile: Profile, index: int) -> GpuState:
     digits = re.search(r"(\d+)$", unit.serial)
     number = int(digits[1]) % 1_000_000 if digits else 0
     bus = _DGX_H100_BUSES[index] if index < len(_DGX_H100_BUSES) else 0xE0 + index
+    pci = f"00000000:{bus:02X}:00.0"
+    if profile.mode in MNNVL and index < len(board_gb200.PCI):
+        pci = board_gb200.PCI[index]
     serial = serial or f"165{number:06d}{index:02d}"
     # Healthy H100s show 106 to 174 lifetime replays: only the difference over a run means anything.
     replays = 100 + hashlib.sha256(serial.encode()).digest()[0] % 80
     links = (True,) * profile.nvlinks_per_gpu
-    return GpuState(index, serial, f"00000000:{bus:02X}:00.0", replays, links)
+    return GpuState(index, serial, pci, replays, links)
 
 
 def _fault_order(fault: Fault) -> tuple[str, int, int, str, float, int]:
@@ -277,15 +308,23 @@ def _with_fault(state: HardwareState, fault: Fault) -> HardwareState:
     match fault.kind:
         case FaultKind.WRONG_TRANSPORT:  # value: GB/s of the sockets
             return replace(state, transport="socket", socket_gb_per_s=_SOCKET_GB_PER_S if value is None else value)
-        case FaultKind.NCCL_HANG:
-            return replace(state, nccl_hangs=True)
+        case FaultKind.NCCL_HANG | FaultKind.NCCL_ABSENT:
+            absent = fault.kind is FaultKind.NCCL_ABSENT
+            return replace(state, nccl_hangs=state.nccl_hangs or not absent, nccl_absent=state.nccl_absent or absent)
         case FaultKind.FABRIC_MANAGER_SKEW:
             return replace(state, fabric_manager=_SKEWED_MANAGER)
-        case FaultKind.HALF_RATE_RAIL | FaultKind.SLOW_RAIL:
+        case FaultKind.HALF_RATE_RAIL | FaultKind.SLOW_RAIL | FaultKind.CROWDED_RAIL:
             return _with_slow_hca(state, fault)
         case FaultKind.CUDA_ERROR if fault.gpu is None:
             return replace(state, cuda_init_error=cuda_error(fault))
-        case FaultKind.BMC_DEAD | FaultKind.BAD_IMAGE | FaultKind.BOOT_HANG:
+        case FaultKind.NARROW_LINK:
+            lanes = 1 if value is None else value
+            return _with_slow_hca(state, replace(fault, kind=FaultKind.HALF_RATE_RAIL, value=lanes / 4))
+        case FaultKind.CABLE_PULLED:
+            return _with_slow_hca(state, replace(fault, kind=FaultKind.HALF_RATE_RAIL, value=0.0))
+        case _ if fault.kind in agent_faults.KINDS:
+            return replace(state, agent={**state.agent, **agent_faults.keys_of(fault)})
+        case _ if fault.kind in _NOT_OF_THE_DEVICES:
             return state
         case _:
             return _with_gpu_fault(state, fault)
@@ -313,7 +352,9 @@ def _board(state: HardwareState) -> Board:
 
 
 def _with_slow_hca(state: HardwareState, fault: Fault) -> HardwareState:
-    """An HCA (the first where the fault names none) that trains at a share of its rate, or only carries that much."""
+    """An HCA (the first where the fault names none) that trains at a share of its rate, or only carries that much, or
+    does so among many nodes.
+    """
     names = [hca.name for hca in state.hcas]
     name = fault.hca or (names[0] if names else "")
     if name not in names:
@@ -322,8 +363,9 @@ def _with_slow_hca(state: HardwareState, fault: Fault) -> HardwareState:
 
     def slowed(hca: HcaState) -> HcaState:
         gbit = int(hca.nominal_gbit * share)
-        trains = fault.kind is FaultKind.HALF_RATE_RAIL
-        return replace(hca, rate_gbit=gbit) if trains else replace(hca, carried_gbit=gbit)
+        if fault.kind is FaultKind.HALF_RATE_RAIL:
+            return replace(hca, rate_gbit=gbit)
+        return replace(hca, carried_gbit=gbit) if fault.kind is FaultKind.SLOW_RAIL else replace(hca, crowded_gbit=gbit)
 
     return replace(state, hcas=tuple(slowed(hca) if hca.name == name else hca for hca in state.hcas))
 

@@ -20,8 +20,13 @@ def lay_out(folder: Path, unit: Unit, profile: Profile) -> None:
     (folder / "kmsg").touch()
     (folder / "serial").write_text(f"{unit.serial}\n")
     (folder / "product").write_text(f"{profile.sku}\n")
-    if unit.host is not None:
+    if unit.host is not None and unit.host.disk is not None:
         (folder / "disk-serial").write_text(f"{unit.host.disk.serial}\n")
+        # As /sys/block tells it, which on a virtual node shows the disks of the machine that carries it.
+        block = folder / "block/nvme0n1"
+        block.mkdir(parents=True, exist_ok=True)
+        (block / "serial").write_text(f"{unit.host.disk.serial}\n")
+        (block / "wwid").write_text(f"{unit.host.disk.wwn}\n")
 
 
 def write_state(folder: Path, unit: Unit, profile: Profile, faults: Sequence[Fault]) -> None:

@@ -14,24 +14,42 @@ import json
 import os
 import re
 import threading
+import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 from burnin.record import dump
 from toolkit.durable import write_whole
-from toolkit.errors import UnreachableError
+from toolkit.errors import UnreachableError, UsageError
+from toolkit.image.site import image_trust
+from toolkit.netboot.probe import DhcpServer
+from toolkit.nvue.rest import RestNvue
 from toolkit.pool.file import FilePool
+from toolkit.pool.join import Joins
+from toolkit.pool.policy import PoolPolicy, Regulation
 from toolkit.rack.model import Rack, Unit
-from toolkit.redfish import Power, Reset, SystemIdentity
+from toolkit.redfish import Power
 from toolkit.runners.play import HostOutcome, HostResult, PlayEvent, PlayRequest, PlayResult
 from toolkit.runners.shell import MAX_OUTPUT_BYTES, CommandResult
+from toolkit.runners.systemd import SystemdCarrier
 from toolkit.settings import Settings
-from toolkit.stages.provisioning import ProvisionSite, host_of
+from toolkit.stages.provisioning import ProvisionSite
+from toolkit.virtual.blank_image import publish_blank
 from toolkit.virtual.devices import ibstat, nvidia_smi
+from toolkit.virtual.devices.state import parse
 from toolkit.virtual.faults import Fault, FaultKind
 from toolkit.virtual.hardware import render_state
-from toolkit.virtual.in_process_burnin import BurnIn
+from toolkit.virtual.in_process_bmc import InProcessBmc
+from toolkit.virtual.in_process_burnin import BurnIn, Noise
+from toolkit.virtual.in_process_fabric import Fabric, is_tool
+from toolkit.virtual.in_process_machine import Machine
+from toolkit.virtual.in_process_mpi import Mpi
+from toolkit.virtual.in_process_nvlink import Nvlink, client, nvos_of
+from toolkit.virtual.nvos import VirtualNvos
+from toolkit.virtual.stranger import STRANGER
 
 _TOOLS: Mapping[str, Callable[[Sequence[str]], int]] = {"nvidia-smi": nvidia_smi.main, "ibstat": ibstat.main}
 _ONE_AT_A_TIME = threading.RLock()  # the stand-ins write to sys.stdout and read the environment
@@ -41,31 +59,7 @@ _TAINTED = (
 )
 
 
-@dataclass(slots=True)
-class _Machine:
-    """What a node remembers; written in one piece, as real hardware goes on when its driver is killed.
-
-    disk_writes  how often an image was written
-    resets       how often its GPUs were reset
-    waiting      GPUs with a faulty row that a reset or a boot replaces
-    replaced     how often it did
-    reports      what ramdisk and first boot said, by token: posted as soon as anybody looks
-    """
-
-    power: str = Power.OFF.value
-    boot_once: bool = False
-    image: str = ""
-    disk_writes: int = 0
-    played: list[str] = field(default_factory=list)
-    resets: int = 0
-    replaced: int = 0
-    waiting: list[int] = field(default_factory=list)
-    reports: dict[str, str] = field(default_factory=dict)
-
-    def replace_rows(self) -> None:
-        """What a GPU does with its faulty rows when it begins anew."""
-        self.replaced += bool(self.waiting)
-        self.waiting = []
+IN_NO_TIME = PoolPolicy(regulation=Regulation(soak_s=0.0, smoke=False))
 
 
 @dataclass(slots=True)
@@ -78,6 +72,17 @@ class InProcessRack:
     faults: list[Fault] = field(default_factory=list)
     serials: dict[str, str] = field(default_factory=dict)  # of GPU 0, by node: another board in the slot
     reset_status: int = 0  # what nvidia-smi ends with when it is asked for a reset
+    warm_boot_helps: bool = True  # a lost GPU comes back by a restart; else only when its power was away
+    ac_cycles: bool = False  # the BMCs can take standby power away
+    silent: set[str] = field(default_factory=set)  # nodes whose operating system hangs until their power was away
+    noise: Noise = field(default_factory=Noise)  # of healthy parts' rates
+    nvos: VirtualNvos | None = None  # of a rack with NVLink switch trays
+    imex_shut: set[str] = field(default_factory=set)  # nodes whose IMEX command port nobody reaches
+    policy: PoolPolicy = IN_NO_TIME  # how it is let into its pool
+    joins: Joins | None = None  # its nodes' way into a cluster: a pool in a file has none
+
+    def __post_init__(self) -> None:
+        self.nvos = self.nvos or nvos_of(self.rack)
 
     @property
     def playbooks(self) -> InProcessRack:
@@ -94,28 +99,45 @@ class InProcessRack:
         """The real provisioning folder, with all that the nodes had to say posted."""
         for node in self.rack.nodes:
             self.post(node.name)
-        return ProvisionSite(self.settings.provision, self.rack.provision_url)
+        keys = self.settings.keys
+        return ProvisionSite(
+            self.settings.provision, self.rack.provision_url, lambda: image_trust(keys, datetime.now(UTC))
+        )
 
     @property
     def pool(self) -> FilePool:
         """A real pool, in a file."""
         return FilePool(self.settings.pool(self.rack.site))
 
-    def bmc(self, node: Unit) -> _Bmc:
+    def carrier(self, node: Unit) -> SystemdCarrier:
+        """Burn-ins as systemd units, as over SSH."""
+        return SystemdCarrier(self)
+
+    def bmc(self, node: Unit) -> InProcessBmc:
         """The node's BMC; one with the fault `bmc_dead` answers nothing."""
-        return _Bmc(self, node)
+        return InProcessBmc(self, node)
+
+    def strangers(self, node: Unit) -> tuple[DhcpServer, ...]:
+        """The one of the fault `rogue_dhcp`."""
+        return (STRANGER,) if self.fault(node.name, FaultKind.ROGUE_DHCP) else ()
+
+    def nvue(self, tray: Unit) -> RestNvue:
+        """NVUE of a switch tray, without a network."""
+        if self.nvos is None:
+            raise UsageError(f"{self.rack.name} has no NVLink switch trays", "use a rack of an NVL72 profile")
+        return client(self.nvos, tray)
 
     def fault(self, node: str, kind: FaultKind) -> Fault | None:
         """The node's fault of that kind, if it has it."""
         return next((f for f in self.faults if f.node == node and f.kind is kind), None)
 
-    def machine(self, node: str) -> _Machine:
+    def machine(self, node: str) -> Machine:
         """What the node remembers now."""
         path = self.folder / node / "machine.json"
-        return _Machine(**json.loads(path.read_text())) if path.exists() else _Machine()
+        return Machine(**json.loads(path.read_text())) if path.exists() else Machine()
 
     @contextlib.contextmanager
-    def changing(self, node: str) -> Iterator[_Machine]:
+    def changing(self, node: str) -> Iterator[Machine]:
         """The node's memory, written back whole or not at all."""
         with _ONE_AT_A_TIME:
             machine = self.machine(node)
@@ -157,9 +179,10 @@ class InProcessRack:
     ) -> CommandResult:
         """What the node's tools would print."""
         machine = self.machine(node.name)
-        if machine.power != Power.ON.value or not machine.image:
+        if machine.power != Power.ON.value or not machine.image or node.name in self.silent:
             raise UnreachableError(f"{node.name}: no route to host", "is it powered on?")
-        status, text = self._answer(node, machine, list(argv))
+        words = list(argv)
+        status, text = self._fabric().answer(node, words) if is_tool(argv) else self._answer(node, machine, words)
         output = text.encode()
         return CommandResult(status, output[:max_bytes], b"", len(output) > max_bytes)
 
@@ -175,11 +198,15 @@ class InProcessRack:
             file.seek(offset)
             return file.read(max_bytes)
 
-    def _answer(self, node: Unit, machine: _Machine, argv: list[str]) -> tuple[int, str]:
+    def _answer(self, node: Unit, machine: Machine, argv: list[str]) -> tuple[int, str]:
+        of_collective = self._mpi(argv).answer(node, argv)
+        if of_collective is not None:
+            return of_collective
         match argv:
             case ["nvidia-smi", "--gpu-reset", *_]:
                 return self._reset_gpus(node)
             case [tool, *arguments] if tool in _TOOLS:
+                self._drop(node, machine.fallen)
                 status, text = self._tool(node, _TOOLS[tool], arguments)
                 return status, _with_waiting(text, machine.waiting)
             case ["sha256sum", path]:
@@ -187,29 +214,64 @@ class InProcessRack:
                 return (0, hashlib.sha256(file.read_bytes()).hexdigest()) if file.exists() else (1, "")
             case ["systemd-run", *rest]:
                 return self._burn_in(node, rest)
-            case ["systemctl", "is-active", *_]:
-                return 3, ""
-            case ["systemctl", "list-units", *_]:
-                return 0, ""
             case ["mkdir", *_]:
                 return 0, ""
             case ["cat", "/etc/rackproof/image"]:
                 return 0, f"{machine.image}\n"
-        return self._file(node, machine, " ".join(argv))
+        return self._system(node, machine, argv) or self._file(node, machine, " ".join(argv))
 
-    def _file(self, node: Unit, machine: _Machine, command: str) -> tuple[int, str]:
+    def _system(self, node: Unit, machine: Machine, argv: list[str]) -> tuple[int, str] | None:
+        """What the service manager does, and which boot this is."""
+        match argv:
+            case ["systemctl", "is-active", *_]:
+                return 3, ""
+            case ["systemctl", "list-units", *_]:
+                return 0, ""
+            case ["systemctl", "is-system-running"]:
+                return 0, "running\n"
+            case ["systemctl", "reboot", *_]:
+                with self.changing(node.name) as changing:
+                    changing.boot(cold=self.warm_boot_helps)
+                return 0, ""
+            case ["cat", "/proc/sys/kernel/random/boot_id"]:
+                return 0, f"{uuid.uuid5(uuid.NAMESPACE_OID, f'{node.serial} boot {machine.boots}')}\n"
+        return None
+
+    def _mpi(self, argv: Sequence[str]) -> Mpi:
+        """The launcher, with the state of every node that is up where something is launched."""
+        launched = argv[0] == "systemd-run"
+        up = [n for n in self.rack.nodes if launched and self.machine(n.name).power == Power.ON.value]
+        mine = {n.name: [f for f in self.faults if f.node == n.name] for n in up}
+        states = {n.name: parse(render_state(n, self.rack.profile, mine[n.name]), self.folder / n.name) for n in up}
+        return Mpi(self.rack, self.folder, states)
+
+    def _fabric(self) -> Fabric:
+        """Cables of this moment. A node without power has dark ports; counters grow with the time since the first."""
+        off = [n.name for n in self.rack.nodes if self.machine(n.name).power != Power.ON.value]
+        began = self.folder / "fabric_began"
+        with _ONE_AT_A_TIME:
+            if not began.exists():
+                write_whole(began, repr(time.time()).encode())
+            seconds = 1 + time.time() - float(began.read_text())
+        return Fabric.of(self.rack, self.faults, off, seconds)
+
+    def _file(self, node: Unit, machine: Machine, command: str) -> tuple[int, str]:
         """Facts that are not of a device, by what the probe's command speaks of."""
-        services = "nvidia-fabricmanager", "nvidia-persistenced", "nvidia-imex", "containerd", "kubelet"
-        shown = "\n".join(f"Id={s}.service\nLoadState=loaded\nActiveState=active\n" for s in services)
         driver = dict(self.rack.profile.expected)["driver_version"]
+        nvlink = Nvlink(self.rack, self.nvos, driver)
+        if "nvidia-imex-ctl" in command:
+            return 0, nvlink.imex(self.imex_shut, lambda n: self.machine(n).power == Power.ON.value)
         skewed = "580.82.07" if self.fault(node.name, FaultKind.FABRIC_MANAGER_SKEW) else ""
         packages = "".join(f"{name} {version} installed\n" for name, version in self.rack.profile.versions)
         answers = (
             ("product_serial", f"{node.serial}\n"),
-            ("product_name", f"{dict(self.rack.profile.expected)['product_name']}\n"),
+            ("product_name", f"{dict(self.rack.profile.expected).get('product_name', '')}\n"),
             ("nv-fabricmanager", f"Fabric Manager version is : {skewed or driver}\n"),
             ("kubelet.conf.d", _TAINTED if "kubernetes.yml" in machine.played else ""),
-            ("systemctl show", shown),
+            ("machine-id", f"{node.serial}\n"),
+            ("systemctl show", nvlink.services()),
+            ("nodes_config", nvlink.nodes_config()),
+            ("fabricmanager.log", ""),
             ("dpkg-query", packages),
             ("kmsg", ""),
         )
@@ -223,7 +285,8 @@ class InProcessRack:
         hardware.mkdir(parents=True, exist_ok=True)
         mine = [f for f in self.faults if f.node == node.name]
         swapped = f"gpu0.serial {self.serials[node.name]}\n" if node.name in self.serials else ""
-        (hardware / "state").write_text(render_state(node, self.rack.profile, mine) + swapped)
+        fabric = Nvlink(self.rack, self.nvos, "").state()
+        (hardware / "state").write_text(render_state(node, self.rack.profile, mine) + swapped + fabric)
         with _ONE_AT_A_TIME, contextlib.redirect_stdout(io.StringIO()) as printed:
             os.environ["RACKPROOF_HARDWARE"] = str(hardware)
             return tool(arguments), printed.getvalue()
@@ -236,86 +299,39 @@ class InProcessRack:
         folder = self.folder / node.name / "files" / out.lstrip("/")
         if (folder / "records.jsonl").exists():
             return 0, ""
-        told = BurnIn(node, self.rack.profile, tuple(f for f in self.faults if f.node == node.name))
+        suite, now = arguments[arguments.index("--suite") + 1], self.machine(node.name)
+        mine = tuple(f for f in self.faults if f.node == node.name and not now.has_outlived(f))
+        swapped = self.serials.get(node.name, "")
+        told = BurnIn(node, self.rack.profile, mine, identity, suite, self.noise, swapped)
         with self.changing(node.name) as machine:
             replaced = machine.replaced
             machine.waiting = list(told.remapped(replaced))
+            machine.fallen = [f.gpu or 0 for f in mine if f.kind is FaultKind.XID_79 and f.times is not None]
         for _, name, content in told.artifacts(replaced):
             write_whole(folder / name, content)
-        write_whole(folder / "records.jsonl", "".join(map(dump, told.records(identity, replaced))).encode())
+        write_whole(folder / "records.jsonl", "".join(map(dump, told.records(replaced))).encode())
         return 0, ""
+
+    def _drop(self, node: Unit, fallen: Sequence[int]) -> None:
+        """What the GPUs moved: so much, where they fell off the bus, that they are lost to every tool."""
+        load = self.folder / node.name / "hardware/load"
+        for gpu in range(self.rack.profile.gpus_per_node):
+            if gpu in fallen:
+                load.mkdir(parents=True, exist_ok=True)
+                (load / f"gpu{gpu}").write_text(f"{1 << 62}\n")
+            else:
+                (load / f"gpu{gpu}").unlink(missing_ok=True)
 
     def _reset_gpus(self, node: Unit) -> tuple[int, str]:
         """Rows that wait are replaced."""
         if self.reset_status:
             return self.reset_status, "GPU is in use by another client"
+        if self.machine(node.name).fallen:
+            return 255, "The following GPUs could not be reset: GPU is lost"
         with self.changing(node.name) as machine:
             machine.resets += 1
             machine.replace_rows()
         return 0, "GPUs were successfully reset."
-
-
-@dataclass(frozen=True, slots=True)
-class _Bmc:
-    """The BMC of a node of files. What it starts has happened when it returns."""
-
-    lab: InProcessRack
-    node: Unit
-
-    def identity(self) -> SystemIdentity:
-        """As the rack file says."""
-        self._alive()
-        return SystemIdentity(self.node.serial, "DGXH100", "1.6.7", "25.06.27", (host_of(self.node).mac.lower(),))
-
-    def power(self) -> Power:
-        """Power state now."""
-        self._alive()
-        return Power(self.lab.machine(self.node.name).power)
-
-    def boot_once_from_network(self) -> None:
-        """Kept until the next boot."""
-        self._alive()
-        with self.lab.changing(self.node.name) as machine:
-            machine.boot_once = True
-
-    def reset(self, kind: Reset) -> None:
-        """Switches off, or on and through the boot."""
-        self._alive()
-        with self.lab.changing(self.node.name) as machine:
-            if kind is Reset.FORCE_OFF:
-                machine.power = Power.OFF.value
-                return
-            machine.power = Power.ON.value
-            machine.replace_rows()
-            from_network, machine.boot_once = machine.boot_once, False
-            script = self._script() if from_network else {}
-            if script:
-                self._deploy(machine, script)
-        self.lab.post(self.node.name)
-
-    def _alive(self) -> None:
-        if self.lab.fault(self.node.name, FaultKind.BMC_DEAD):
-            raise UnreachableError(f"BMC of {self.node.name} does not answer", "check its power, cable and address")
-
-    def _script(self) -> dict[str, str]:
-        """Arguments of the boot script the provisioning server offers; empty if it offers none."""
-        mac = host_of(self.node).mac.lower().replace(":", "-")
-        path = self.lab.settings.provision / "boot" / f"{mac}.ipxe"
-        words = path.read_text().split() if path.exists() else []
-        return {w.split("=", 1)[0]: w.split("=", 1)[1] for w in words if w.startswith("deploy.")}
-
-    def _deploy(self, machine: _Machine, script: Mapping[str, str]) -> None:
-        """What the ramdisk does to the disk, and what it or the first boot then has to say."""
-        machine.disk_writes += 1
-        machine.played = []
-        told: dict[str, object] = {"event": "booted", "serial": self.node.serial, "image": script["deploy.sha256"]}
-        told["host_key"] = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI" + "A" * 43
-        machine.image = script["deploy.sha256"]
-        fault = self.lab.fault(self.node.name, FaultKind.BAD_IMAGE)
-        if fault and (fault.value or 0) >= machine.disk_writes:
-            told = {"event": "hash_mismatch", "expected": script["deploy.sha256"], "found": "0" * 64}
-            machine.image, machine.power = "", Power.OFF.value
-        machine.reports[script["deploy.token"]] = json.dumps(told) + "\n"
 
 
 def _with_waiting(text: str, waiting: Sequence[int]) -> str:
@@ -328,9 +344,5 @@ def _with_waiting(text: str, waiting: Sequence[int]) -> str:
 
 
 def publish_blank_image(settings: Settings, rack: Rack) -> None:
-    """An image and a ramdisk of a few bytes, published: nothing here boots them."""
-    for folder, name in (("images", rack.profile.image), ("boot", "deploy.cpio.zst")):
-        path = settings.provision / folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"blank")
-        path.with_name(f"{name}.sha256").write_text(f"{hashlib.sha256(b'blank').hexdigest()}  {name}\n")
+    """An image and a ramdisk of a few bytes, signed and published: nothing here boots them."""
+    publish_blank(settings.provision, settings.keys, rack.profile.image)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,7 +19,8 @@ from burnin.record import (
     Start,
     WorkloadEnded,
 )
-from toolkit.rack.metric import COLLECTIVES, METRICS
+from toolkit.rack.metric import COLLECTIVES, METRICS, collective_metric
+from toolkit.rack.metric import Unit as MetricUnit
 from toolkit.rack.model import Profile, Unit
 from toolkit.virtual.faults import Fault, FaultKind
 from toolkit.virtual.hardware import healthy_state
@@ -93,14 +95,48 @@ _XIDS = {
 }
 
 
+_RATES = tuple(m for m in _HEALTHY if METRICS[m].unit in (MetricUnit.GB_PER_S, MetricUnit.TFLOP_PER_S))
+_ARITHMETIC = "hbm_peak_gb_per_s"
+# Of a suite of one workload, what its metrics' names begin with.
+_AGAIN = {"again_hbm": ("hbm_",), "again_gemm": ("gemm_",), "again_pcie": ("h2d_", "d2h_", "pcie_")}
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """How far healthy readings are apart, drawn from the seed, the run and the part: the same run reads the same.
+
+    spread  standard deviation of one part's readings, a quarter of it among parts; 0: all alike. 0.016 is that of
+            published repeats, as in `fault_model`
+    """
+
+    spread: float = 0.0
+    seed: int = 1
+
+    def factor(self, run: str, part: str, metric: str) -> float:
+        """What a reading is multiplied by."""
+        if not self.spread:
+            return 1.0
+        own = random.Random(f"{self.seed}/{part}/{metric}").gauss(0.0, self.spread / 4)  # noqa: S311 - no secret
+        return (1.0 + own) * (1.0 + random.Random(f"{self.seed}/{run}/{part}/{metric}").gauss(0.0, self.spread))  # noqa: S311
+
+
 @dataclass(frozen=True, slots=True)
 class BurnIn:
     """A burn-in of one node with these faults of its own. `replaced`: how often faulty rows of its GPUs
-    were replaced before it began."""
+    were replaced before it began.
+
+    identity  the run's
+    suite     the suite's name: one that begins with `again_` is of one workload
+    swapped   serial of another board in the seat of GPU 0; empty: the one that was planned
+    """
 
     node: Unit
     profile: Profile
     faults: tuple[Fault, ...]
+    identity: str
+    suite: str
+    noise: Noise = Noise()
+    swapped: str = ""
 
     def remapped(self, replaced: int) -> tuple[int, ...]:
         """GPUs in which this burn-in finds a row to replace."""
@@ -120,14 +156,21 @@ class BurnIn:
     def artifacts(self, replaced: int) -> Iterator[tuple[str, str, bytes]]:
         """(workload, name, content) of what the node keeps beside its records."""
         yield "kernel_log", LOG_NAME, self.kernel_log(replaced)
-        yield from self._collectives.files()
+        yield from (file for file in self._collectives.files() if file[0] in self.workloads)
 
-    def records(self, identity: str, replaced: int) -> Iterator[Record]:
+    @property
+    def workloads(self) -> tuple[str, ...]:
+        """What the suite plans."""
+        one = self.suite.removeprefix("again_")
+        return WORKLOADS if one == self.suite else ("nvml", one, "kernel_log")
+
+    def records(self, replaced: int) -> Iterator[Record]:
         """All records of the run, its end included."""
         now = datetime.now(UTC).isoformat()
         gpus = healthy_state(self.node, self.profile).gpus
-        found = tuple(GpuIdentity(g.index, "", g.serial, g.pci) for g in gpus)
-        yield Start(identity, now, self.profile.suite, "in-process", found)
+        serials = [g.serial if g.index or not self.swapped else self.swapped for g in gpus]
+        found = tuple(GpuIdentity(g.index, "", serial, g.pci) for g, serial in zip(gpus, serials, strict=True))
+        yield Start(self.identity, now, self.suite, "in-process", found)
         for gpu in range(len(gpus)):
             yield Progress(now, "hbm", 1.0, "sweep 40 of 40", gpu)
             for metric, value in self._of_gpu(gpu, replaced).items():
@@ -136,19 +179,28 @@ class BurnIn:
             yield Measured(now, "in-process", metric, METRICS[metric].unit, value)
         for workload, name, content in self.artifacts(replaced):
             yield Artifact(now, workload, name, hashlib.sha256(content).hexdigest(), len(content))
-        for name in WORKLOADS:
+        for name in self.workloads:
             hung = name in _NCCL and self._has(FaultKind.NCCL_HANG)
             yield WorkloadEnded(now, name, Outcome.TIMED_OUT if hung else Outcome.COMPLETED, 1.0)
-        yield End(now, WORKLOADS, WORKLOADS)
+        yield End(now, self.workloads, self.workloads)
 
     @property
     def _collectives(self) -> Collectives:
         return Collectives(
             self.profile.gpus_per_node,
             sockets=self._has(FaultKind.WRONG_TRANSPORT),
-            slow=self._has(FaultKind.SLOW_GPU),
+            slow=any(f.kind is FaultKind.SLOW_GPU and f.value is None for f in self.faults),
             hung=self._has(FaultKind.NCCL_HANG),
+            paces={name: self._clocks * self._drawn("node", f"nccl_{name}") for name in COLLECTIVES},
         )
+
+    @property
+    def _clocks(self) -> float:
+        """The share of its clocks that the slowest GPU reaches, where a fault says which: it sets the pace."""
+        return min((f.value for f in self.faults if f.kind is FaultKind.SLOW_GPU and f.value), default=1.0)
+
+    def _drawn(self, part: str, metric: str) -> float:
+        return self.noise.factor(self.identity, f"{self.node.name}/{part}", metric)
 
     def _now(self, replaced: int) -> tuple[Fault, ...]:
         """Faults that show in this run: a row that was replaced is a fault no more."""
@@ -160,12 +212,23 @@ class BurnIn:
 
     def _of_gpu(self, gpu: int, replaced: int) -> Values:
         values = dict(_HEALTHY)
+        for metric in _RATES:
+            if metric != _ARITHMETIC:
+                values[metric] = round(float(values[metric]) * self._drawn(f"gpu{gpu}", metric), 3)
+        values["hbm_sweep_fraction_of_peak"] = round(
+            float(values["hbm_sweep_gb_per_s_median"]) / float(values[_ARITHMETIC]), 4
+        )
         for fault in self._now(replaced):
+            if (fault.gpu or 0) == gpu and fault.kind is FaultKind.SLOW_GPU and fault.value:
+                products = [m for m in values if m.endswith("_tflop_per_s")]
+                values |= {m: round(float(values[m]) * fault.value, 3) for m in products}
             if (fault.gpu or 0) == gpu and fault.kind in _FAULTY:
                 values |= _FAULTY[fault.kind]
                 if fault.kind is FaultKind.XID_79:
                     return {m: v for m, v in values.items() if not m.startswith(_NOTHING_OF_A_LOST_GPU)}
-        return values
+        if self.workloads == WORKLOADS:
+            return values
+        return {m: v for m, v in values.items() if m.startswith(_AGAIN.get(self.suite, ()))}
 
     def _of_node(self, replaced: int) -> Values:
         hot = [f.gpu or 0 for f in self.faults if f.kind is FaultKind.HOT_GPU]
@@ -173,4 +236,12 @@ class BurnIn:
         lost = int(self._has(FaultKind.XID_79))
         xids = sum(len(_XIDS.get(f.kind, ())) for f in self._now(replaced))
         values: Values = {"xid_events": xids, "sxid_events": 0, "gpus_lost": lost, "safety_stop": stop}
-        return values | dict(self._collectives.measured())
+        names = {metric: name for name in COLLECTIVES for metric in _metrics_of(name)}
+        told = {m: v for m, v in self._collectives.measured() if f"nccl_{names[m]}" in self.workloads}
+        return values | told
+
+
+def _metrics_of(collective: str) -> tuple[str, ...]:
+    """What `Collectives.measured` says of it."""
+    whats = ("busbw_gb_per_s", "busbw_p50_gb_per_s", "largest_bytes", "wrong_values", "ranks", "transport")
+    return tuple(collective_metric(collective, what) for what in whats)

@@ -6,8 +6,8 @@ Written by the closed forms of the stand-in's model, so that the controller prov
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 from toolkit.rack.metric import COLLECTIVES, collective_metric
 from toolkit.virtual.devices.nccl_model import COLLECTIVES as MODELS
@@ -26,6 +26,7 @@ class Collectives:
 
     sockets   NCCL took TCP where NVLink was meant
     slow      one GPU sets the pace of all
+    paces     of each collective, its share of what healthy GPUs reach; 1 where it is not named
     hung      none of them returned
     """
 
@@ -33,6 +34,7 @@ class Collectives:
     sockets: bool = False
     slow: bool = False
     hung: bool = False
+    paces: Mapping[str, float] = field(default_factory=dict)
 
     def measured(self) -> Iterator[tuple[str, float | int | str]]:
         """(metric, value) as the node itself reads them; nothing of a table that was cut."""
@@ -66,6 +68,7 @@ class Collectives:
         if self.sockets:
             return Path("socket", _SOCKET_GB_PER_S)
         kind, rate = ("nvls", _NVLS_GB_PER_S) if MODELS[f"{name}_perf"].by_switch else ("ring", _RING_GB_PER_S)
+        rate = round(rate * self.paces.get(name, 1.0), 2)  # to what a table prints
         return Path(kind, min(rate, _SLOW_GB_PER_S) if self.slow else rate)
 
     def _table(self, name: str) -> Iterator[str]:

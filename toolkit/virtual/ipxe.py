@@ -63,6 +63,10 @@ class Interpreter:
     say: Callable[[str], None]
     _set: dict[str, str] = field(default_factory=dict)
 
+    def boot(self, file_name: str) -> Kernel | Exit:
+        """Runs what DHCP names as boot file; settings in it are expanded, as in a script."""
+        return self.run(self._expand(file_name))
+
     def run(self, url: str, depth: int = 0) -> Kernel | Exit:
         """Fetches and runs the script at `url`. Raises ScriptError, or what `fetch` raises."""
         if depth > _MAX_CHAIN:

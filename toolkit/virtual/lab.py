@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from toolkit.errors import BusyError, RackproofError, UsageError
 from toolkit.rack.model import Rack
 from toolkit.settings import Settings
-from toolkit.virtual import control, credentials, description, network, requirements, teardown
+from toolkit.virtual import (
+    control,
+    credentials,
+    description,
+    network,
+    rack_cluster,
+    requirements,
+    switches,
+    teardown,
+)
 from toolkit.virtual.chassis import Lag
 from toolkit.virtual.control import Answer, Operation, RackStatus, Request
+from toolkit.virtual.control_plane.binaries import Binaries
 from toolkit.virtual.description import Description
+from toolkit.virtual.fabric import tools as infiniband_tools
+from toolkit.virtual.fabric.wiring import has_fabric
 from toolkit.virtual.faults import Fault, FaultKind
 from toolkit.virtual.layout import Layout, layout_of, racks_folder
 from toolkit.virtual.programs import environment
@@ -26,10 +40,17 @@ _QUOTED_LINES = 15
 _DEFAULT_LAG = Lag()
 
 
-def up(rack: Rack, settings: Settings, say: Callable[[str], None], lag: Lag = _DEFAULT_LAG) -> None:
+def up(
+    rack: Rack,
+    settings: Settings,
+    say: Callable[[str], None],
+    lag: Lag = _DEFAULT_LAG,
+    kubernetes: Binaries | None = None,
+) -> None:
     """Brings the rack's hardware up, every node powered off; nothing happens if it is up already.
 
-    After a crash the disks are found as they were, like after a power cut.
+    After a crash the disks are found as they were, like after a power cut. With `kubernetes` (programs of a control
+    plane: `rack_cluster.programs`) it has a cluster, and the site's pool is that.
     """
     requirements.require()
     network.check_addresses(rack)
@@ -38,6 +59,8 @@ def up(rack: Rack, settings: Settings, say: Callable[[str], None], lag: Lag = _D
         running = _ask(layout, Request(Operation.STATUS))
         if running is not None:
             _require_same(running, rack)
+            if kubernetes is not None:
+                rack_cluster.start(layout, rack, settings, kubernetes, say)
             say(f"rack {rack.name} is up already")
             return
         teardown.sweep(layout, keep_files=True)
@@ -45,10 +68,18 @@ def up(rack: Rack, settings: Settings, say: Callable[[str], None], lag: Lag = _D
         layout.folder.chmod(0o700)
         secrets = settings.secrets(rack.site)
         credentials.prepare(layout, rack, secrets)
-        description.write(layout.description, Description(rack, layout.home, settings.provision, secrets, lag))
+        switches.prepare(layout, rack, secrets)
+        tools = infiniband_tools.fetch(settings.cache.resolve(), say).folder if has_fabric(rack) else None
+        told = Description(rack, layout.home, settings.provision, secrets, lag, tools)
+        description.write(layout.description, told)
         say(f"rack {rack.name}: wiring {len(rack.nodes)} nodes")
         try:
             network.build(layout, rack)
+            if kubernetes is not None:
+                rack_cluster.start(layout, rack, settings, kubernetes, say)
+            else:
+                home = layout.home
+                rack_cluster.leave(layout, home, (Layout(home, name) for name in teardown.racks(home)))
             _start_daemon(layout)
         except BaseException:
             teardown.sweep(layout, keep_files=True)
@@ -70,6 +101,7 @@ def down(settings: Settings, rack_name: str | None = None) -> tuple[str, ...]:
         found = tuple(name for name in names if _exists(Layout(home, name)))
         for name in found:
             teardown.sweep(Layout(home, name))
+        rack_cluster.forget_pools(home, (Layout(home, name) for name in teardown.racks(home)))
     return found
 
 
@@ -99,10 +131,15 @@ def enter_namespace(settings: Settings, rack_name: str) -> None:
 
 
 def run_inside(settings: Settings, rack_name: str, argv: Sequence[str]) -> int:
-    """Runs a program in the rack's controller network, on this terminal; its exit status."""
+    """Runs a program in the rack's controller network, on this terminal; its exit status.
+
+    kubectl knows the rack's cluster there, and is found where this installation has it.
+    """
     requirements.require_root()
     namespace = network.NAMESPACES / _controller(settings, rack_name)
-    return subprocess.run(["nsenter", f"--net={namespace}", "--", *argv], check=False).returncode
+    path = os.pathsep.join((os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent)))
+    told = {**os.environ, **rack_cluster.environment(layout_of(settings, rack_name)), "PATH": path}
+    return subprocess.run(["nsenter", f"--net={namespace}", "--", *argv], check=False, env=told).returncode
 
 
 def _controller(settings: Settings, rack_name: str) -> str:

@@ -104,6 +104,11 @@ class Layout:
         return self.folder / "bmc"
 
     @property
+    def cluster(self) -> Path:
+        """The rack's Kubernetes control plane; mode 0700."""
+        return self.folder / "cluster"
+
+    @property
     def control_group(self) -> str:
         """Path of the rack's control groups below each hierarchy's root."""
         return f"rackproof/{self.tag}"
@@ -123,13 +128,18 @@ class Layout:
         """Network namespace of the BMCs."""
         return f"rp-{self.tag}-bmcs"
 
+    @property
+    def stranger(self) -> str:
+        """Network namespace of a DHCP server that does not belong there."""
+        return f"rp-{self.tag}-stranger"
+
     def namespace(self, node: str) -> str:
         """Network namespace of a node."""
         return f"rp-{self.tag}-unit-{_checked(node, 'node')}"
 
     def owns_namespace(self, name: str) -> bool:
         """Whether a network namespace of the host is one of this rack's."""
-        fixed = {self.controller, self.switch, self.bmcs}
+        fixed = {self.controller, self.switch, self.bmcs, self.stranger}
         return name in fixed or name.startswith(f"rp-{self.tag}-unit-")
 
     def node(self, name: str) -> NodeLayout:

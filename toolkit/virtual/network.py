@@ -56,6 +56,9 @@ def check_addresses(rack: Rack) -> None:
         _check(rack, unit.name, unit.host.address, IN_BAND, CONTROLLER_IN_BAND)
         if unit.bmc is not None:
             _check(rack, unit.name, unit.bmc.address, OUT_OF_BAND, CONTROLLER_OUT_OF_BAND)
+    for unit in rack.units:
+        if unit.nvos is not None:
+            _check(rack, unit.name, unit.nvos.address, OUT_OF_BAND, CONTROLLER_OUT_OF_BAND)
 
 
 def _check(rack: Rack, unit: str, address: str, network: IPv4Network, controller: IPv4Address) -> None:
@@ -96,6 +99,7 @@ def plan(layout: Layout, rack: Rack) -> tuple[Batch, ...]:
                 # /32s beside a route: deleting the first address of a shared subnet deletes the others with it
                 f"route add {OUT_OF_BAND} dev oob0",
                 *(f"address add {unit.bmc.address}/32 dev oob0" for unit in bmc_units(rack) if unit.bmc),
+                *(f"address add {unit.nvos.address}/32 dev oob0" for unit in rack.units if unit.nvos),
             ),
         ),
         Batch(switch, tuple(_port_commands(layout, nodes, ports))),
@@ -192,7 +196,9 @@ def unplug_bmc(layout: Layout, address: str) -> None:
 def plug_bmc(layout: Layout, address: str) -> None:
     """The BMC's address is back."""
     if address not in _addresses(layout.bmcs):
-        _ip_batch(Batch(layout.bmcs, (f"address add {address}/32 dev oob0",)))
+        # The route too: it went with the interface's last address, where this is the only BMC.
+        again = (f"address add {address}/32 dev oob0", f"route replace {OUT_OF_BAND} dev oob0")
+        _ip_batch(Batch(layout.bmcs, again))
 
 
 def power_cycle(layout: Layout, node: str) -> None:

@@ -21,140 +21,36 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from toolkit.errors import UndecidedError, UsageError
-from toolkit.virtual import device_libraries
-from toolkit.virtual.device_libraries import CUDA, DEVICES, NVML, Library, compile_library, nvml_header
+from toolkit.virtual import device_libraries, package_table
+from toolkit.virtual.device_libraries import DEVICES, compile_library, nvml_header
+from toolkit.virtual.fabric.tools import Tools, fetch
+from toolkit.virtual.package_table import PACKAGES, Package
 
 Say = Callable[[str], None]
 
 _HOME = "usr/lib/rackproof-virtual"
 _RUNTIME = "rackproof-virtual-devices"
-_NCCL_PROGRAMS = (
-    "all_reduce_perf", "all_gather_perf", "reduce_scatter_perf", "alltoall_perf", "sendrecv_perf", "broadcast_perf",
-)  # fmt: skip
 _TIMEOUT_S = 120
+_OURS = (Path(__file__), Path(package_table.__file__))
 
 
-@dataclass(frozen=True, slots=True)
-class Package:
-    """One .deb: programs as (path on the node, module:function), units as (name, text), configuration as (path, text).
-
-    `version` is what it has where the rack's lock does not name it; `depends` comes on top of the runtime.
-    """
-
-    name: str
-    version: str
-    summary: str
-    programs: tuple[tuple[str, str], ...] = ()
-    libraries: tuple[Library, ...] = ()
-    units: tuple[tuple[str, str], ...] = ()
-    files: tuple[tuple[str, str], ...] = ()
-    depends: tuple[str, ...] = field(default=())
-
-
-def _unit(description: str, command: str, extra: str = "") -> str:
-    """A systemd unit whose service says itself when it is up."""
-    return (
-        f"[Unit]\nDescription={description}\nAfter=network.target\n\n"
-        f"[Service]\nType=notify\nExecStart={command}\n{extra}\n"
-        "[Install]\nWantedBy=multi-user.target\n"
-    )
-
-
-_FABRIC_CONFIG = """# NVIDIA Fabric Manager configuration
-LOG_LEVEL=4
-LOG_FILE_NAME=/var/log/fabricmanager.log
-DAEMONIZE=1
-BIND_INTERFACE_IP=127.0.0.1
-STARTING_TCP_PORT=16000
-FABRIC_MODE=0
-FM_STAY_RESIDENT_ON_FAILURES=0
-ABORT_CUDA_JOBS_ON_FM_EXIT=1
-"""
-_IMEX_CONFIG = """LOG_LEVEL=4
-LOG_FILE_NAME=/var/log/nvidia-imex.log
-SERVER_PORT=50000
-IMEX_CMD_PORT=50005
-IMEX_CMD_ENABLED=1
-IMEX_NODE_CONFIG_FILE=/etc/nvidia-imex/nodes_config.cfg
-IMEX_WAIT_FOR_QUORUM=RECOVERY
-"""
-
-PACKAGES = (
-    Package(
-        "nvidia-driver-580-open", "580.95.05", "NVML, CUDA driver, nvidia-smi, persistence daemon",
-        programs=(
-            ("usr/bin/nvidia-smi", "nvidia_smi:main"),
-            ("usr/bin/nvidia-persistenced", "services:persistenced"),
-        ),
-        libraries=(NVML, CUDA),
-        units=(
-            ("nvidia-persistenced.service",
-             _unit("NVIDIA Persistence Daemon", "/usr/bin/nvidia-persistenced --verbose")),
-        ),
-    ),
-    Package("libnvidia-nscq", "580.95.05", "NVSwitch queries"),
-    Package("nvidia-modprobe", "580.95.05", "loads the driver's modules"),
-    Package("nv-persistence-mode", "1.0", "persistence mode at boot", depends=("nvidia-driver-580-open",)),
-    Package(
-        "nvidia-fabricmanager", "580.95.05", "programs the NVSwitches",
-        programs=(("usr/bin/nv-fabricmanager", "services:fabric_manager"),),
-        units=(
-            ("nvidia-fabricmanager.service",
-             _unit("NVIDIA fabric manager service",
-                   "/usr/bin/nv-fabricmanager -c /usr/share/nvidia/nvswitch/fabricmanager.cfg")),
-        ),
-        files=(("usr/share/nvidia/nvswitch/fabricmanager.cfg", _FABRIC_CONFIG),),
-    ),
-    Package(
-        "nvidia-imex", "580.95.05", "memory sharing between nodes of an NVLink domain",
-        programs=(("usr/bin/nvidia-imex", "imex:daemon"), ("usr/bin/nvidia-imex-ctl", "imex:control")),
-        units=(
-            ("nvidia-imex.service",
-             _unit("NVIDIA IMEX service", "/usr/bin/nvidia-imex -c /etc/nvidia-imex/config.cfg")),
-        ),
-        files=(("etc/nvidia-imex/config.cfg", _IMEX_CONFIG), ("etc/nvidia-imex/nodes_config.cfg", "")),
-    ),
-    Package(
-        "datacenter-gpu-manager-4-cuda13", "4.6.0", "DCGM's daemon",
-        programs=(("usr/bin/nv-hostengine", "services:host_engine"),),
-        units=(("nvidia-dcgm.service", _unit("NVIDIA DCGM service", "/usr/bin/nv-hostengine -n")),),
-    ),
-    Package("nccl-tests", "2.17.9", "collectives of one node",
-            programs=tuple((f"usr/bin/{name}", "nccl_tests:main") for name in _NCCL_PROGRAMS)),
-    Package("infiniband-diags", "3.2.1", "ibstat", programs=(("usr/sbin/ibstat", "ibstat:main"),)),
-    Package("doca-ofed", "3.2.1", "InfiniBand drivers and tools", depends=("infiniband-diags",)),
-    Package(
-        "containerd.io", "2.1.5", "container runtime's daemon",
-        programs=(("usr/bin/containerd", "services:containerd"),),
-        units=(("containerd.service", _unit("containerd container runtime", "/usr/bin/containerd")),),
-    ),
-    Package(
-        "kubelet", "1.34.3", "Kubernetes node agent",
-        programs=(("usr/bin/kubelet", "services:kubelet"),),
-        units=(
-            ("kubelet.service",
-             _unit("kubelet: The Kubernetes Node Agent",
-                   "/usr/bin/kubelet $KUBELET_CONFIG_ARGS $KUBELET_EXTRA_ARGS",
-                   "EnvironmentFile=-/etc/default/kubelet\nRestart=always\nRestartSec=10\n")),
-        ),
-    ),
-)  # fmt: skip
-
-
-def build_repository(cache: Path, versions: Mapping[str, str] | Iterable[tuple[str, str]], say: Say) -> Path:
+def build_repository(
+    cache: Path, versions: Mapping[str, str] | Iterable[tuple[str, str]], say: Say, infiniband: Tools | None = None
+) -> Path:
     """The repository's folder under `cache`, built if its contents are not there yet.
 
-    `versions` is the rack's lock (`Profile.versions`): a package it names gets exactly that version.
+    `versions` is the rack's lock (`Profile.versions`): a package it names gets exactly that version. `infiniband`: the
+    real tools; fetched into the cache where they are not given.
     Raises UsageError where a program or the NVML header is missing, UndecidedError where one of them failed.
     """
     locked = dict(versions)
     header = nvml_header()
     _require("dpkg")
-    digest = _digest(locked, header)
+    tools = infiniband or fetch(cache, say)
+    digest = _digest(locked, header, tools)
     target = cache / f"apt-{digest}"
     if (target / "InRelease").exists():
         return target
@@ -168,7 +64,7 @@ def build_repository(cache: Path, versions: Mapping[str, str] | Iterable[tuple[s
         runtime = f"1.0.{int(time.time())}+{digest}"
         _build_runtime(work, repository, runtime)
         for package in PACKAGES:
-            _build(package, locked.get(package.name, package.version), work, repository, header, runtime)
+            _build(package, locked.get(package.name, package.version), work, repository, header, runtime, tools)
         _index(repository)
         say("packages: signing the repository")
         _sign(repository)
@@ -195,14 +91,14 @@ def _modules() -> list[Path]:
     return sorted(DEVICES.glob("*.py"))
 
 
-def _digest(locked: Mapping[str, str], header: Path) -> str:
+def _digest(locked: Mapping[str, str], header: Path, infiniband: Tools) -> str:
     """Sixteen digits of the sha256 over everything that goes into the repository."""
     seen = hashlib.sha256()
-    for path in (*_modules(), *device_libraries.sources(header), Path(device_libraries.__file__), Path(__file__)):
+    for path in (*_modules(), *device_libraries.sources(header), Path(device_libraries.__file__), *_OURS):
         seen.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     for package in PACKAGES:
         seen.update(f"{package.name}={locked.get(package.name, package.version)}\n".encode())
-    seen.update(_architecture().encode())
+    seen.update(_architecture().encode() + infiniband.versions.encode())
     return seen.hexdigest()[:16]
 
 
@@ -229,8 +125,11 @@ def _upstream(version: str) -> str:
     return version.partition(":")[2].partition("-")[0] if ":" in version else version.partition("-")[0]
 
 
-def _build(package: Package, version: str, work: Path, repository: Path, header: Path, runtime: str) -> None:
+def _build(
+    package: Package, version: str, work: Path, repository: Path, header: Path, runtime: str, infiniband: Tools
+) -> None:
     root = work / package.name
+    _wrap(package, root, infiniband)
     for path, entry in package.programs:
         _write(root / path, _launcher(entry), 0o755)
     for library in package.libraries:
@@ -250,6 +149,33 @@ def _build(package: Package, version: str, work: Path, repository: Path, header:
     if package.libraries:
         _write(root / "DEBIAN/triggers", "activate-noawait ldconfig\n", 0o644)
     _pack(root, repository)
+
+
+def _wrap(package: Package, root: Path, infiniband: Tools) -> None:
+    """Real InfiniBand programs, out of the way, and what starts them in their place. Scripts only call those.
+
+    opensm's libraries come with opensm, the others with the diagnostics.
+    """
+    home = root / _HOME / "infiniband"
+    for name in package.tools:
+        real = infiniband.programs / name
+        with real.open("rb") as program:
+            is_script = program.read(2) == b"#!"
+        if is_script:
+            _copy(real, root / "usr/sbin" / name)
+        else:
+            _write(root / "usr/sbin" / name, _launcher("infiniband_tools:main"), 0o755)
+            _copy(real, home / "bin" / name)
+    for library in infiniband.libraries.glob("lib*.so.[0-9]") if package.tools else ():
+        if library.name.startswith(("libosm", "libopensm")) == (package.name == "opensm"):
+            _copy(library, home / "lib" / library.name)
+    if package.name == "infiniband-diags":
+        _copy(infiniband.preload, home / "lib/umad2sim" / infiniband.preload.name)
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy2(source, target)
 
 
 def _launcher(entry: str) -> str:

@@ -5,22 +5,30 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import yaml
 
 from toolkit.durable import write_whole
+from toolkit.image.site import image_key, image_trust
 from toolkit.rack.model import Rack
 from toolkit.settings import Settings
-from toolkit.virtual.images import build_image, publish
+from toolkit.virtual.images import RECIPE, build_image, offer
 from toolkit.virtual.packages import build_repository
 
 REPOSITORY = "apt"
 
 
-def stock(rack: Rack, settings: Settings, say: Callable[[str], None]) -> None:
-    """Builds what is not built yet and offers it. A second call only looks."""
-    publish(build_image(settings.cache, say), settings.provision, rack.profile.image)
+def stock(rack: Rack, settings: Settings, say: Callable[[str], None], recipe_file: Path = RECIPE) -> None:
+    """Builds what is not built yet and offers it. A second call only looks.
+
+    `recipe_file` is of the nodes' image; machines of QEMU take one that boots by itself.
+    """
+    key = image_key(settings.keys, os.environ)
+    trust = image_trust(settings.keys, datetime.now(UTC))
+    built = build_image(settings.cache, say, recipe_file)
+    offer(built, settings.releases, settings.provision, rack.profile.image, key, trust)
     repository = build_repository(settings.cache, rack.profile.versions, say)
     _offer(settings.provision / REPOSITORY, repository)
     _write_site(settings.site_variables(rack.site), rack, repository)

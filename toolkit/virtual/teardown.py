@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from toolkit.errors import RackproofError
-from toolkit.virtual import cgroups, disk, network
+from toolkit.virtual import cgroups, disk, mounts, network
 from toolkit.virtual.cgroups import ControlGroup
+from toolkit.virtual.control_plane.processes import Processes
 from toolkit.virtual.layout import Layout, racks_folder
 from toolkit.virtual.programs import run
 
@@ -37,7 +38,7 @@ def find(layout: Layout) -> Leftovers:
     """Everything of this rack that the host still has."""
     group = ControlGroup(layout.control_group)
     return Leftovers(
-        processes=tuple(sorted(group.pids() | _daemons(layout))),
+        processes=tuple(sorted(group.pids() | _daemons(layout) | _control_plane(layout))),
         control_groups=tuple(folder for folder in group.folders if folder.exists()),
         namespaces=tuple(name for name in network.existing() if layout.owns_namespace(name)),
         loops=disk.loops_below(layout.folder),
@@ -50,7 +51,7 @@ def racks(home: Path) -> tuple[str, ...]:
     mark = Layout(home, "any").mark
     names = {path.name for path in racks_folder(home).glob("*") if path.is_dir()}
     tags = [path.name for root in cgroups.hierarchies() for path in (root / "rackproof").glob(f"*-{mark}")]
-    pattern = re.compile(rf"rp-(?P<rack>.+)-{mark}-(controller|switch|bmcs|unit-.+)")
+    pattern = re.compile(rf"rp-(?P<rack>.+)-{mark}-(controller|switch|bmcs|stranger|unit-.+)")
     found = (pattern.fullmatch(name) for name in network.existing())
     names |= {tag.removesuffix(f"-{mark}") for tag in tags} | {match["rack"] for match in found if match}
     return tuple(sorted(names))
@@ -62,7 +63,7 @@ def sweep(layout: Layout, *, keep_files: bool = False) -> None:
     Raises RackproofError that names what could not be removed.
     """
     group = ControlGroup(layout.control_group)
-    cgroups.kill_all(_daemons(layout))
+    cgroups.kill_all(_daemons(layout) | _control_plane(layout))
     group.kill()
     for name in network.existing():
         if layout.owns_namespace(name):
@@ -104,16 +105,15 @@ def _daemons(layout: Layout) -> frozenset[int]:
     return frozenset(found)
 
 
+def _control_plane(layout: Layout) -> frozenset[int]:
+    """Its Kubernetes control plane's processes."""
+    return frozenset(running.pid for running in Processes(layout.cluster).found().values())
+
+
 def _mounts_below(folder: Path) -> tuple[Path, ...]:
     """Mount points of our own mount namespace below the folder, innermost first."""
-    fields = (line.split(" ") for line in Path("/proc/self/mountinfo").read_text().splitlines())
-    points = (Path(_unescape(row[4])) for row in fields)
+    points = (mount.point for mount in mounts.current())
     return tuple(sorted((p for p in points if p.is_relative_to(folder)), key=lambda p: -len(p.parts)))
-
-
-def _unescape(field: str) -> str:
-    """mountinfo writes space, tab, newline and backslash as octal."""
-    return re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)), field)
 
 
 def _remove_if_empty(group: ControlGroup) -> None:

@@ -29,6 +29,8 @@ class Measured:
     outcome      OFF_PATH where NCCL's own words or the byte counters do not prove the plane's way; its rate then counts
                  for nothing, neither here nor among its peers
     gb_per_s   lowest busbw of the rows that are judged; None unless it completed
+    words      what was measured instead, in the words of who looked; of a test that took another way
+    absent     nodes that took no part, and for which nothing went the plane's way
     """
 
     test: Test
@@ -36,6 +38,8 @@ class Measured:
     gb_per_s: float | None = None
     counters: tuple[Counter, ...] = ()
     counters_read: bool = False
+    words: str = ""
+    absent: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -159,5 +159,10 @@ def _reading(evidence: Evidence, test: int) -> str:
     what = {Outcome.HANG: "hung", Outcome.DATA_ERROR: "returned wrong data"}.get(observation.outcome)
     if what is None:
         what = "gave no number" if observation.ratio is None else f"gave {observation.ratio:.0%} of what it should"
-    counted = [f"{c.part} counted {c.errors}" for c in observation.counters if c.originator and c.errors > 0]
+    # One counter may be put down to every part of its segment alike: the first of them stands for all.
+    own = [c for c in observation.counters if c.originator and c.errors > 0]
+    segments = evidence.fabric.segments
+    place = {part: s for s in evidence.path(observation.test).full for part in segments[s].parts}
+    alike = {(place.get(c.part, -1), c.errors): c for c in reversed(own)}
+    counted = [f"{c.part} counted {c.errors}" for c in own if c in alike.values()]
     return f"{evidence.fabric.describe(observation.test)} {what}" + (f"; {', '.join(counted[:3])}" if counted else "")

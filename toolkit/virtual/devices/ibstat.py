@@ -8,6 +8,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from .ibv_devinfo import FIRMWARE
+from .ports import PortStatus
 from .state import NoDriverError, State, packed_version, read
 
 
@@ -34,35 +36,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _shown(state: State, name: str, flags: set[str]) -> str:
-    guid = state.values[f"hca.{name}.guid"]
+    port = state.port(name)
     if flags & {"-l", "--list_of_cas"}:
         return f"{name}\n"
     if flags & {"-p", "--port_list"}:
-        return f"{guid}\n"
+        return f"{port.guid}\n"
     adapter = (
         f"CA '{name}'\n"
         "\tCA type: MT4129\n"
         "\tNumber of ports: 1\n"
-        "\tFirmware version: 28.43.1014\n"
+        f"\tFirmware version: {FIRMWARE}\n"
         "\tHardware version: 0\n"
-        f"\tNode GUID: {guid}\n"
-        f"\tSystem image GUID: {guid}\n"
+        f"\tNode GUID: {port.guid}\n"
+        f"\tSystem image GUID: {port.guid}\n"
     )
-    return adapter if flags & {"-s", "--short"} else adapter + _port(state, name, guid)
+    return adapter if flags & {"-s", "--short"} else adapter + _port(port)
 
 
-def _port(state: State, name: str, guid: str) -> str:
-    rate = int(state.values[f"hca.{name}.rate_gbit"])
-    up = rate > 0
+def _port(port: PortStatus) -> str:
     return (
         "\tPort 1:\n"
-        f"\t\tState: {'Active' if up else 'Down'}\n"
-        f"\t\tPhysical state: {'LinkUp' if up else 'Polling'}\n"
-        f"\t\tRate: {rate if up else 10}\n"
-        f"\t\tBase lid: {state.values[f'hca.{name}.lid'] if up else 65535}\n"
+        f"\t\tState: {port.state_name}\n"
+        f"\t\tPhysical state: {port.physical}\n"
+        f"\t\tRate: {port.rate_gbit}\n"
+        f"\t\tBase lid: {port.lid}\n"
         "\t\tLMC: 0\n"
-        "\t\tSM lid: 1\n"
+        f"\t\tSM lid: {port.sm_lid}\n"
         "\t\tCapability mask: 0xa751e848\n"
-        f"\t\tPort GUID: {guid}\n"
+        f"\t\tPort GUID: {port.guid}\n"
         "\t\tLink layer: InfiniBand\n"
     )

@@ -6,7 +6,6 @@ Within a node one process holds all GPUs; between nodes there is a process (rank
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +15,7 @@ _CHANNELS = 24  # of 8 H100 over NVSwitch, NCCL 2.28
 _SOCKET_CHANNELS = 2
 _SOCKET_GB_PER_S = 3.0
 _NIC_EFFICIENCY = 0.95  # of the port's rate that RDMA carries at large sizes: 380 of 400 Gbit/s (Azure health checks)
+CROWD = 2  # nodes: a fault of crowded switch buffers shows among more (FaultKind.CROWDED_RAIL)
 NCCL_VERSION = "2.28.9+cuda13.0"
 
 
@@ -129,13 +129,25 @@ def seconds(path: Path, collective: Collective, size: int, ranks: int) -> float:
     return latency + size * collective.bus_share(ranks) / (path.gb_per_s * 1e9)
 
 
+def start_lines(hosts: Sequence[str], mine: Sequence[int]) -> Iterator[str]:
+    """What NCCL logs in the process of the ranks `mine` before it has met the others (2.20 and later)."""
+    host, pid, count = hosts[mine[0]], os.getpid(), len(hosts)
+    local = [rank for rank in range(count) if hosts[rank] == host]
+    for rank in mine:
+        device = local.index(rank)
+        yield (
+            f"{host}:{pid}:{pid + 1 + rank} [{device}] NCCL INFO ncclCommInitRank comm 0x{pid:08x}{rank:04x} "
+            f"rank {rank} nranks {count} cudaDev {device} nvmlDev {device} - Init START"
+        )
+
+
 def channel_lines(
     rails: Sequence[str], hosts: Sequence[str], mine: Sequence[int], path: Path, environment: Mapping[str, str]
 ) -> Iterator[str]:
     """What NCCL_DEBUG=INFO logs in the process of the ranks `mine` while a communicator is made; `hosts` by rank,
     `rails` the names of the HCAs it may use.
     """
-    host, pid, count = socket.gethostname().split(".")[0], os.getpid(), len(hosts)
+    host, pid, count = hosts[mine[0]], os.getpid(), len(hosts)
     hcas = " ".join(f"[{at}]{name}:1/IB" for at, name in enumerate(rails))
     local = [rank for rank in range(count) if hosts[rank] == hosts[mine[0]]]
     first = f"{host}:{pid}:{pid} [{local.index(mine[0])}] NCCL INFO "

@@ -1,8 +1,9 @@
-"""Ranks of one run of the nccl-tests stand-in, started by mpirun: how they find one another, and what they tell.
+"""Ranks of one run of the nccl-tests stand-in, started by mpirun or srun: how they find one another, what they tell.
 
 The real ones meet through MPI. These meet at rank 0, which mpirun puts on the first host of the hostfile, the one it
 runs on itself: Open MPI tells every rank that host's addresses (OMPI_MCA_orte_hnp_uri), and the port follows from the
-job's number. A rank that dies closes its connection; rank 0 then tells all others.
+job's number. Slurm tells every rank the address of the host that srun runs on. A rank that dies closes its connection;
+rank 0 then tells all others.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ class Member:
     path: str
     gb_per_s: float
     nics: tuple[float, ...]
+    crowded: tuple[float, ...]  # the same, in a collective of more than two nodes
     hangs: bool
+    absent: bool = False
 
 
 class Ranks:
@@ -95,7 +98,26 @@ class Ranks:
 
 
 def joined(environment: Mapping[str, str]) -> Ranks | None:
-    """The ranks mpirun started us among; None where it did not, or started one alone."""
+    """The ranks mpirun or srun started us among; None where neither did, or started one alone."""
+    return _by_mpirun(environment) or _by_slurm(environment)
+
+
+def _by_slurm(environment: Mapping[str, str]) -> Ranks | None:
+    """Through PMIx, as Open MPI: without it every process of a step is a communicator of its own."""
+    count = int(environment.get("SLURM_STEP_NUM_TASKS", "1"))
+    if count < 2 or "PMIX_RANK" not in environment:
+        return None
+    return Ranks(
+        int(environment["PMIX_RANK"]),
+        count,
+        int(environment["SLURM_LOCALID"]),
+        [environment["SLURM_LAUNCH_NODE_IPADDR"]],
+        _FIRST_PORT + (int(environment["SLURM_JOB_ID"]) * 64 + int(environment["SLURM_STEP_ID"])) % _PORTS,
+        count // int(environment["SLURM_STEP_NUM_NODES"]),
+    )
+
+
+def _by_mpirun(environment: Mapping[str, str]) -> Ranks | None:
     count = int(environment.get("OMPI_COMM_WORLD_SIZE", "1"))
     uri = re.match(r"(\d+)\.0;tcp://([^:;]+):", environment.get("OMPI_MCA_orte_hnp_uri", ""))
     if count < 2 or uri is None:
@@ -129,7 +151,7 @@ def count_on_rails(state: State, hcas: Sequence[str], sent: int) -> None:
 
 
 def _member(told: Mapping[str, Any]) -> Member:
-    return Member(**{**told, "nics": tuple(told["nics"])})
+    return Member(**{**told, "nics": tuple(told["nics"]), "crowded": tuple(told["crowded"])})
 
 
 def _send(link: socket.socket, what: Mapping[str, object]) -> None:

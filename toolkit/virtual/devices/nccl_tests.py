@@ -14,12 +14,13 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from . import nccl_ranks
-from .nccl_model import COLLECTIVES, Collective, between_nodes, channel_lines, choose_path, seconds
+from .nccl_model import COLLECTIVES, CROWD, Collective, between_nodes, channel_lines, choose_path, seconds, start_lines
 from .nccl_model import Path as Route
 from .nccl_ranks import Member, Ranks
 from .state import Gpu, NoDriverError, State, packed_version, read
@@ -173,6 +174,11 @@ def _run(collective: Collective, options: Options, environment: Mapping[str, str
     for rank, member in enumerate(session.members):
         place = f"on {member.host:>10} device {member.device:2d} [{member.pci}:00]"
         _say(f"#  Rank {rank:2d} Group  0 Pid {member.pid:6d} {place} {member.name}")
+    if any(member.absent for member in session.members):
+        if not session.members[session.mine[0]].absent:
+            _log(session, environment, start_lines([m.host for m in session.members], session.mine))
+        while True:  # the bootstrap waits for all ranks
+            signal.pause()
     _log_channels(session, environment)
     time.sleep(_SET_UP_SECONDS)
     _header()
@@ -197,7 +203,8 @@ def _join(collective: Collective, options: Options, environment: Mapping[str, st
         Member(
             host, os.getpid(), gpu.index, gpu.need("pci").lower()[4:11], gpu.need("name"), gpu.need("serial"),
             inside.kind, inside.gb_per_s, tuple(state.carried_gb_per_s(hca) for hca in hcas),
-            state.values["nccl.hang"] == "1",
+            tuple(state.carried_gb_per_s(hca, crowded=True) for hca in hcas), state.values["nccl.hang"] == "1",
+            state.values.get("nccl.absent") == "1",
         )
         for gpu in gpus
     )  # fmt: skip
@@ -208,7 +215,8 @@ def _join(collective: Collective, options: Options, environment: Mapping[str, st
     inside = min((Route(m.path, m.gb_per_s) for m in members), key=lambda route: route.gb_per_s)
     if len(hosts) > 1:
         paths = [Route(m.path, m.gb_per_s) for m in members]
-        nics = [next(m.nics for m in members if m.host == name) for name in hosts]
+        first = [next(m for m in members if m.host == name) for name in hosts]
+        nics = [m.crowded if len(hosts) > CROWD else m.nics for m in first]
         inside = between_nodes(paths, nics, collective, len(members))
     return _Session(collective, options, state, gpus, members, inside, ranks, hcas)
 
@@ -253,11 +261,15 @@ def _devices(state: State, options: Options, environment: Mapping[str, str], fir
 
 
 def _log_channels(session: _Session, environment: Mapping[str, str]) -> None:
+    hosts = [member.host for member in session.members]
+    channels = channel_lines(session.hcas, hosts, session.mine, session.route, environment)
+    _log(session, environment, chain(start_lines(hosts, session.mine), channels))
+
+
+def _log(session: _Session, environment: Mapping[str, str], lines: Iterable[str]) -> None:
     """NCCL's own lines, to standard output or to NCCL_DEBUG_FILE (%h host, %p process)."""
     if environment.get("NCCL_DEBUG", "").upper() not in ("INFO", "TRACE"):
         return
-    hosts = [member.host for member in session.members]
-    lines = channel_lines(session.hcas, hosts, session.mine, session.route, environment)
     text = "".join(f"{line}\n" for line in lines)
     where = environment.get("NCCL_DEBUG_FILE")
     if where:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import http.server
 import os
 import signal
 import socket
@@ -32,7 +31,7 @@ def fabric_manager(arguments: Sequence[str] | None = None) -> int:
     if options.version:
         sys.stdout.write(f"Fabric Manager version is : {own}\n")
         return 0
-    log = _Log(_settings(Path(options.config)).get("LOG_FILE_NAME", _FABRIC_LOG))
+    log = Log(_settings(Path(options.config)).get("LOG_FILE_NAME", _FABRIC_LOG))
     log(f"Fabric Manager version {own} is running with the following configuration options: {options.config}")
     driver = state.values["driver"]
     if own != driver:
@@ -56,7 +55,7 @@ def persistenced(arguments: Sequence[str] | None = None) -> int:
     if options.version:
         sys.stdout.write(f"nvidia-persistenced:  version {packed_version('nvidia-driver-580-open')}\n")
         return 0
-    log = _Log()
+    log = Log()
     try:
         gpus = read().gpus
     except NoDriverError:
@@ -73,7 +72,7 @@ def host_engine(arguments: Sequence[str] | None = None) -> int:
     if options.version:
         sys.stdout.write(f"Version : {packed_version('datacenter-gpu-manager-4-cuda13')}\n")
         return 0
-    _Log()(f"Started host engine version {packed_version('datacenter-gpu-manager-4-cuda13')} using port number: 5555")
+    Log()(f"Started host engine version {packed_version('datacenter-gpu-manager-4-cuda13')} using port number: 5555")
     _stay()
     return 0
 
@@ -85,7 +84,7 @@ def containerd(arguments: Sequence[str] | None = None) -> int:
     if options.version:
         sys.stdout.write(f"containerd containerd.io {version}\n")
         return 0
-    log = _Log()
+    log = Log()
     path = Path(options.config)
     log(f'level=info msg="starting containerd" version={version}')
     if path.exists():
@@ -100,53 +99,14 @@ def containerd(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def kubelet(arguments: Sequence[str] | None = None) -> int:
-    """`kubelet`: reads its configuration, answers on its health port, and stays; there is no API server to join."""
-    options = _options("kubelet", arguments, config="")
-    version = packed_version("kubelet")
-    if options.version:
-        sys.stdout.write(f"Kubernetes v{version}\n")
-        return 0
-    log = _Log()
-    paths = [Path(options.config)] if options.config else []
-    if options.config_dir:
-        paths += sorted(Path(options.config_dir).glob("*.conf"))
-    text = ""
-    for path in paths:
-        failed = f'"command failed" err="failed to load kubelet config file, path: {path}, error: '
-        try:
-            text += path.read_text()
-        except OSError as error:
-            return _fail(f'{failed}{error}"')
-        if "kind: KubeletConfiguration" not in path.read_text():
-            return _fail(f'{failed}no kind KubeletConfiguration is registered"')
-    log(f'"Kubelet version" kubeletVersion="v{version}"')
-    port = int(_scalar(text, "healthzPort") or 10248)
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", port), _Health)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    log(f'"Started kubelet" healthz=127.0.0.1:{port}')
-    _stay()
-    return 0
-
-
-class _Health(http.server.BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        found = self.path == "/healthz"
-        self.send_response(200 if found else 404)
-        self.end_headers()
-        self.wfile.write(b"ok" if found else b"404 page not found\n")
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Says nothing: a health check every ten seconds is no news."""
-
-
-class _Log:
+class Log:
     """Lines to standard output (the journal), and to the daemon's own file where it has one."""
 
     def __init__(self, path: str = "") -> None:
         self._path = Path(path) if path else None
 
     def __call__(self, text: str) -> None:
+        """Writes a line."""
         sys.stdout.write(f"{text}\n")
         sys.stdout.flush()
         if self._path is not None:
@@ -164,17 +124,10 @@ def _settings(path: Path) -> dict[str, str]:
     return settings(path.read_text()) if path.exists() else {}
 
 
-def _scalar(text: str, key: str) -> str | None:
-    """A top-level scalar of a YAML document."""
-    found = (line.partition(":")[2].strip() for line in text.splitlines() if line.startswith(f"{key}:"))
-    return next(found, None)
-
-
 def _options(program: str, arguments: Sequence[str] | None, config: str = "") -> argparse.Namespace:
-    """-c/--config, --config-dir, -v/--version; other options of the real daemon are taken and have no effect here."""
+    """-c/--config, -v/--version; other options of the real daemon are taken and have no effect here."""
     parser = argparse.ArgumentParser(prog=program, allow_abbrev=False)
     parser.add_argument("-c", "--config", default=config)
-    parser.add_argument("--config-dir", default="")
     parser.add_argument("-v", "--version", action="store_true")
     return parser.parse_known_args(arguments)[0]
 

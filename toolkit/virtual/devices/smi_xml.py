@@ -223,6 +223,9 @@ def _clocks(gpu: Gpu) -> Iterator[Node]:
 
 def _fabric(gpu: Gpu) -> tuple[Node, ...]:
     ready = gpu.state.fabric_ready
+    cluster = gpu.text("fabric_cluster")
+    if cluster is not None:
+        return _fabric_across(gpu, cluster)
     health = ("summary", "bandwidth", "route_recovery_in_progress", "route_unhealthy", "access_timeout_recovery",
               "incorrect_configuration")  # fmt: skip
     return (
@@ -231,6 +234,25 @@ def _fabric(gpu: Gpu) -> tuple[Node, ...]:
         ("cliqueId", _or_lost(gpu, "0")),
         ("clusterUuid", _or_lost(gpu, "00000000-0000-0000-0000-000000000000")),
         ("health", tuple((name, _or_lost(gpu, _NA)) for name in health)),
+    )
+
+
+def _fabric_across(gpu: Gpu, cluster: str) -> tuple[Node, ...]:
+    """Of a GPU in an NVLink domain of several nodes: its health is that of its links."""
+    state = gpu.text("fabric_state") or "Completed"
+    done = state == "Completed"
+    full = all(gpu.nvlinks.values())
+    health = (
+        ("summary", "Healthy" if full else "Unhealthy"), ("bandwidth", "Full" if full else "Degraded"),
+        ("route_recovery_in_progress", "False"), ("route_unhealthy", "False"), ("access_timeout_recovery", "False"),
+        ("incorrect_configuration", "None"),
+    )  # fmt: skip
+    return (
+        ("state", _or_lost(gpu, state)),
+        ("status", _or_lost(gpu, "Success" if done else _NA)),
+        ("cliqueId", _or_lost(gpu, gpu.need("fabric_clique") if done else "0")),
+        ("clusterUuid", _or_lost(gpu, cluster if done else "00000000-0000-0000-0000-000000000000")),
+        ("health", tuple((name, _or_lost(gpu, word if done else _NA)) for name, word in health)),
     )
 
 

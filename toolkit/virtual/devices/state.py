@@ -14,7 +14,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from .ports import PortStatus, port_status
+
 FOLDER = Path("/run/hardware")
+PLACE = "RACKPROOF_HARDWARE"  # variable with the hardware folder, where it lies elsewhere: in tests
 
 # The same numbers as in nvml_health.c and hardware_load.c.
 _IDLE_C, _FULL_LOAD_C, _MEMORY_OFFSET_C, LIMIT_C = 29, 67, 8, 87
@@ -31,7 +34,7 @@ class NoDriverError(Exception):
 
 def folder() -> Path:
     """The hardware folder: /run/hardware, or $RACKPROOF_HARDWARE where a test sets it."""
-    return Path(os.environ.get("RACKPROOF_HARDWARE") or FOLDER)
+    return Path(os.environ.get(PLACE) or FOLDER)
 
 
 @dataclass(frozen=True)
@@ -246,16 +249,25 @@ class State:
         return tuple(match[1] for match in found if match)
 
     def chosen_hcas(self, wanted: str) -> tuple[str, ...]:
-        """Those that $NCCL_IB_HCA names: prefixes, `=` whole names, `^` all but these; empty means all."""
+        """Those with an active port that $NCCL_IB_HCA names: prefixes, `=` whole names, `^` all but these; or all."""
         exactly, but = "=" in wanted[:2], wanted.startswith("^")
         names = [name.partition(":")[0] for name in wanted.lstrip("^=").split(",") if name]
         named = [h for h in self.hcas if any(h == name if exactly else h.startswith(name) for name in names)]
-        return tuple(h for h in self.hcas if (h in named) is not but) if names else self.hcas
+        chosen = (h for h in self.hcas if (h in named) is not but) if names else iter(self.hcas)
+        return tuple(h for h in chosen if self.port(h).active)
 
-    def carried_gb_per_s(self, hca: str) -> float:
-        """What the port carries: its rate, or less where something of its rail is slow."""
-        rate = float(self.values[f"hca.{hca}.rate_gbit"])
-        return min(rate, float(self.values.get(f"hca.{hca}.carried_gbit", rate))) / 8
+    def port(self, hca: str) -> PortStatus:
+        """The HCA's port now, as the rack's fabric has it."""
+        return port_status(self.values, self.home, hca)
+
+    def carried_gb_per_s(self, hca: str, *, crowded: bool = False) -> float:
+        """What the port carries, alone or among many nodes: its rate, or less where something of its rail is slow;
+        nothing where it is down.
+        """
+        port = self.port(hca)
+        rate = float(port.rate_gbit) if port.active else 0.0
+        limits = ("carried_gbit", "crowded_gbit") if crowded else ("carried_gbit",)
+        return min(rate, *(float(self.values.get(f"hca.{hca}.{limit}", rate)) for limit in limits)) / 8
 
     @property
     def fabric_ready(self) -> bool:
@@ -269,7 +281,7 @@ class State:
             return (self.home / "load/fabric_manager").read_text().startswith("running")
         except FileNotFoundError:
             # A test's folder has no service manager that could have started one.
-            return "RACKPROOF_HARDWARE" in os.environ
+            return PLACE in os.environ
 
 
 def parse(text: str, home: Path | None = None) -> State:

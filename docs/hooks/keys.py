@@ -1,0 +1,76 @@
+"""What each key of a rack file and of a profile says. A key of the schema without its words ends the build."""
+
+RACK_KEYS = {
+    "rack": "Its name, which is the file's.",
+    "site": "The site: whose secrets, pool, and role variables count.",
+    "profile": "What its nodes should be: a name of `inventory/profiles`.",
+    "mode": "The platform mode again, where a reader should see it here; it must be the profile's.",
+    "partial": "The file names a part of a rack on purpose: the profile's counts of units are not asked for.",
+    "provision": "Where nodes fetch image, boot script and seed from: the provisioning server.",
+    "units": "What stands in it: nodes, switches, switch trays, power shelves.",
+    "links": "Its cables and cartridges, each with both ends; ends are folded: `leaf1:[1-32]`.",
+    "partitions": "NVLink partitions of an NVL72 rack that is shared; without them one has all nodes.",
+    "slurm": "Collectives among many nodes are started by Slurm; `slurm: {}` takes every default.",
+}
+UNIT_KEYS = {
+    "name": "Its name, in every message and in the pool.",
+    "kind": "What it is.",
+    "slot": "Where it stands, counted from below.",
+    "serial": "Its serial number: asked of the machine before anything is done to it.",
+    "bmc": "`address`, `credentials` (an entry of the site's `bmc.yml`), `port`, and `certificate_sha256` for a BMC "
+    "that signs its own certificate. Without `bmc` a node is rented: its image is its owner's.",
+    "host": "The operating system's side: `address`, `mac` it boots from, `disk` it may erase (`serial`, `wwn`, "
+    "`size_bytes`), `mirror_disk`, `data_disks`, `network` (static), `ssh_port`.",
+    "gpus": "Serials of its GPUs by index, where the designer knows them: `index`, `serial`.",
+    "hcas": "Its HCAs: `name` as the node has it, `guid`, `rail`.",
+    "guid": "An InfiniBand switch's own GUID; without it the switch goes by its name.",
+    "nvos": "Where a switch tray's NVUE answers: `address`, `credentials` (of `nvos.yml`), `port`.",
+}
+PROFILE_KEYS = {
+    "profile": "Its name, which is the file's.",
+    "sku": "The SKU in words.",
+    "mode": "The platform mode: stated, never guessed from a name.",
+    "virtual": "Its racks are rehearsals: certificates say so, and no pool takes them for real ones.",
+    "units": "How many of each kind make a whole rack.",
+    "gpus_per_node": "GPUs of a node.",
+    "nvlinks_per_gpu": "NVLinks of a GPU; 0 without NVLink.",
+    "nvlink_gb_per_s": "Trained rate of one NVLink, one way, as nvidia-smi prints it, in GB/s.",
+    "hcas_per_node": "Compute HCAs of a node.",
+    "image": "File name of the operating system image in the provisioning root.",
+    "suite": "The burn-in that a node takes before it may be certified.",
+    "power_ramp_kw_per_s": "How fast the load of a rack may grow when a burn-in begins, in kW/s; 0: at once.",
+    "node_power_watts": "What a whole node takes at most, GPUs included, in W; 0: not stated, and no energy is told.",
+    "rail_test": "Whether pairs of nodes measure every rail after their own suites.",
+    "levels": "What is measured among many nodes after that. One that a rack cannot have is left out by itself.",
+    "fabric_wait": "How long an NVLink fabric may be In Progress before that is a failure.",
+    "certificate_lifetime": "How long a certificate holds (`30d`).",
+    "certificate_lifetime_source": "Why that long: it is printed in the certificate.",
+    "evidence_max_age": "Evidence older than this says nothing, and its gates are INCONCLUSIVE.",
+    "expected": "Facts of a healthy node, by metric name: memory, clocks, widths, versions.",
+    "versions": "The version lock of the rack: package and the beginning of its version, epoch included.",
+    "firmware": "The rest of that lock: adapter firmware by device type in lower case (`mt4129`).",
+    "erase": "How disks are erased before they are written: `methods` in their order, `data_disks`, `source`.",
+    "storage": "What the disks become: `mirrored`, `grow_root`, `data_mount`, `source`.",
+    "imaging": "How patient imaging is and what a node does that failed: `on_failure`, `silence`, `console`.",
+    "bmc": "What a BMC is held against: `bios` attributes and `firmware`, each with its source, and `leak_detectors`.",
+    "gates_from": "Another profile whose gates count here too.",
+    "gates_left_out": "Inherited gates that are not asked here, each with the reason: `code`, `why`.",
+    "gates": "The rules. Each is a limit that was sourced, or null.",
+}
+GATE_KEYS = {
+    "code": "The finding's name, in capitals, and its runbook's.",
+    "metric": "The measurement it reads.",
+    "unit": "The unit of limit and measurement; another unit is INCONCLUSIVE, never converted.",
+    "scope": "What it is asked of.",
+    "operator": "How the value must stand to the limit; `peers` compares with siblings, `same_across` with each other.",
+    "limit": "The limit; null where nobody has sourced one: the answer is then INCONCLUSIVE. Of `peers`, the share "
+    "below the siblings' rate that is worth a part (0.03 is 3 %).",
+    "stage": "The stage whose evidence it reads.",
+    "required": "Whether a certificate needs it to pass.",
+    "part": "What a technician pulls: `gpu`, `tray`, `cable`, `hca`, ...; `software` where nothing is pulled, "
+    "`symptom` where another finding names the part, `evidence` where too little was measured.",
+    "why": "One sentence for the operator.",
+    "source": "The document, measurement or decision that the limit comes from.",
+    "date": "When it was taken from there.",
+    "without_peers": "Of `peers`, where there are too few siblings: `inconclusive`, or `not_asked`.",
+}

@@ -1,0 +1,3 @@
+from tests.kubernetes.plane import api, control_plane
+
+__all__ = ["api", "control_plane"]

@@ -1,0 +1,1 @@
+"""What every node's image holds beside its packages: settings (`rootfs`), and the program of its first boot."""

@@ -20,6 +20,7 @@ DIGEST = "ab" * 32
 EXPIRES = NOW + timedelta(days=30)
 OURS = {"key": TAINT.key, "effect": TAINT.effect}
 THEIRS = {"key": "nvidia.com/gpu", "effect": "NoSchedule", "value": "present"}
+NOT_READY = "node.kubernetes.io/not-ready"  # the admission of a new Node puts it on, a controller takes it off
 _count = itertools.count(1)
 
 
@@ -41,7 +42,7 @@ class Nodes:
         gpus: int = 8,
         machine: str = "00000000-0000-0000-0000-000000000001",
     ) -> str:
-        """A node that registered with our taint and the GPU taint, and says that it is ready."""
+        """A node that registered with our taint and the GPU taint, and that its cluster knows to be ready."""
         name = f"{self._prefix}-{next(_count)}"
         meta = {
             "name": name,
@@ -52,6 +53,9 @@ class Nodes:
         self.api.create({"apiVersion": "v1", "kind": "Node", "metadata": meta, "spec": spec})
         self.names.append(name)
         self.report(name, ready=ready, gpus=gpus, machine=machine)
+        if ready:
+            # Before 1.26 the node lifecycle controller, taking its taint off, may take one off that came meanwhile.
+            until(lambda: NOT_READY not in {taint.key for taint in self.seen(name).taints})
         return name
 
     def report(self, name: str, *, ready: bool = True, gpus: int = 8, machine: str = "", **more: Any) -> None:

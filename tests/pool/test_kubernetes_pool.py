@@ -95,6 +95,35 @@ def test_registering_an_admitted_node_shuts_it(pool: KubernetesPool, nodes: Node
     assert (member.admitted, member.reason, member.labels) == (False, "certificate expired", LABELS)
 
 
+def test_a_taint_that_another_wrote_over_is_put_on_again(nodes: Nodes, api: ApiServer) -> None:
+    """As the node lifecycle controller of old versions does: it writes the taints that it read before ours came."""
+    name = nodes.add(taints=(THEIRS,))
+    stale = nodes.raw(name)["spec"]["taints"]
+
+    class Overwritten(ApiServer):
+        """Another's write comes between our taint and our marks, as often as it is told."""
+
+        def __init__(self, times: int) -> None:
+            self.__dict__.update(api.__dict__)
+            self.left = times
+
+        def apply(self, *args: dict[str, object], **how: object) -> dict[str, object]:
+            if self.left:
+                self.left -= 1
+                api.patch("v1", "Node", name, {"spec": {"taints": stale}}, how="strategic")
+            return super().apply(*args, **how)  # type: ignore[arg-type]
+
+    site = KubernetesSite(namespace="default")
+    KubernetesPool(Overwritten(2), site).register(name, "joined; not certified yet", LABELS)
+    assert (TAINT.key, "NoSchedule") in taints(nodes, name)
+    assert (THEIRS["key"], "NoSchedule") in taints(nodes, name)
+    assert not KubernetesPool(api, site).nodes()[name].admitted
+    KubernetesPool(api, site).admit(name, DIGEST, EXPIRES, LABELS)
+    assert KubernetesPool(Overwritten(1), site).evict_all({name: "recall"}) == {}
+    assert (TAINT.key, "NoSchedule") in taints(nodes, name)
+    assert nodes.seen(name).annotation(REASON) == "recall"
+
+
 def test_of_many_nodes_all_are_tainted_before_any_is_marked(pool: KubernetesPool, nodes: Nodes, api: ApiServer) -> None:
     """One list, then a write a node that takes it out; others' marks follow. Each says its own reason."""
     names = [nodes.add() for _ in range(6)]

@@ -284,7 +284,11 @@ class KubernetesPool:
         shut = self._patch(seen, shut_patch(seen, cordon=cordon, bound=bound))
         document = shut_document(shut, reason, self._clock(), labels)
         if not _is_marked(shut, document):
-            self._apply(document)
+            shut = read_node(self._apply(document))
+        if not is_tainted(shut):
+            # Until 1.26 the node lifecycle controller writes the taints that it read without naming the version that
+            # it read them at (kubernetes/kubernetes#113136): it takes ours off a node that becomes ready just then.
+            raise ConflictError(f"{shut.name}: another's write took our taint off", status=HTTPStatus.CONFLICT)
 
     def _unmark(self, node: str, failure: UndecidedError) -> None:
         """Takes the marks of an admission off that did not come to its end. The taint is on: it may also fail."""

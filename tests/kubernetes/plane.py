@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -27,6 +28,27 @@ def require_binaries(cache: Path) -> binaries.Binaries:
     except binaries.NoBinariesError as missing:
         warnings.warn(f"NOT TESTED against Kubernetes: {missing}", stacklevel=2)
         pytest.skip(str(missing))
+
+
+NOT_READY = "node.kubernetes.io/not-ready"
+_SETTLED_S = 30.0
+
+
+def settled(api: ApiServer, name: str) -> None:
+    """Waits until the node lifecycle controller has taken its taint off a node, as it does once the node is ready.
+
+    Before 1.26 it writes all the taints that it read a moment ago, whatever others wrote meanwhile.
+    """
+    end = time.monotonic() + _SETTLED_S
+    while any(taint["key"] == NOT_READY for taint in _taints(api, name)):
+        assert time.monotonic() < end, f"{name} has {NOT_READY} after {_SETTLED_S:g} s"
+        time.sleep(0.02)
+
+
+def _taints(api: ApiServer, name: str) -> list[dict[str, str]]:
+    node = api.get("v1", "Node", name)
+    assert node is not None, name
+    return list(node["spec"].get("taints", ()))
 
 
 def own_address() -> str:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from tests.kubernetes.plane import settled
 from toolkit.errors import RackproofError
 from toolkit.kubernetes.client import ApiServer
 from toolkit.kubernetes.errors import ApiRefusedError, ApiUnreachableError, ConflictError
@@ -104,6 +105,7 @@ def test_a_guarded_json_patch_is_refused_where_the_guard_does_not_hold(api):
     """A taint is lifted only from where it was read: the controllers put theirs beside it at any time."""
     taints = [{"key": key, "effect": "NoSchedule"} for key in ("other/taint", "rackproof.dev/uncertified")]
     api.create(node("guard-1") | {"spec": {"taints": taints}})
+    settled(api, "guard-1")
 
     def keys():
         return [taint["key"] for taint in api.get("v1", "Node", "guard-1")["spec"].get("taints", ())]

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.kubernetes.plane import settled
 from toolkit.kubernetes.client import ApiServer
 from toolkit.pool.door import TAINT, rfc3339
 from toolkit.pool.node_object import NodeObject, read_node
@@ -20,7 +21,6 @@ DIGEST = "ab" * 32
 EXPIRES = NOW + timedelta(days=30)
 OURS = {"key": TAINT.key, "effect": TAINT.effect}
 THEIRS = {"key": "nvidia.com/gpu", "effect": "NoSchedule", "value": "present"}
-NOT_READY = "node.kubernetes.io/not-ready"  # the admission of a new Node puts it on, a controller takes it off
 _count = itertools.count(1)
 
 
@@ -54,8 +54,7 @@ class Nodes:
         self.names.append(name)
         self.report(name, ready=ready, gpus=gpus, machine=machine)
         if ready:
-            # Before 1.26 the node lifecycle controller, taking its taint off, may take one off that came meanwhile.
-            until(lambda: NOT_READY not in {taint.key for taint in self.seen(name).taints})
+            settled(self.api, name)
         return name
 
     def report(self, name: str, *, ready: bool = True, gpus: int = 8, machine: str = "", **more: Any) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.kubernetes.plane import settled
 from tests.virtual.agents import condition, until
 from tests.virtual.bare_machine import BareMachine, bare_machine
 from toolkit.errors import UndecidedError
@@ -82,6 +83,7 @@ def test_a_machine_joins_with_a_ticket_and_its_logs_can_be_read(
     mode = machine.run("stat", "-c", "%a", "/etc/kubernetes/kubelet.conf").stdout.strip()
     assert int(mode, 8) == stat.S_IRUSR | stat.S_IWUSR
     until(lambda: condition(api, "joiner", "Ready") == "True", "it is ready")
+    settled(api, "joiner")
     member = joins.member("joiner")
     assert member is not None
     assert (member.ready, member.taints) == (True, {"rackproof.dev/uncertified"})

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.kubernetes.plane import settled
 from tests.virtual.agents import MakeAgent, a_pod, condition, ended, phase, until
 from toolkit.kubernetes.client import ApiServer
 from toolkit.virtual.faults import Fault, FaultKind
@@ -26,6 +27,7 @@ def test_a_node_registers_with_its_taint_and_says_what_it_has(api: ApiServer, ag
     lease = until(lambda: api.get("coordination.k8s.io/v1", "Lease", "registers", "kube-node-lease"), "a lease")
     assert lease["spec"]["holderIdentity"] == "registers"
     until(lambda: condition(api, "registers", "Ready") == "True", "it is ready")
+    settled(api, "registers")
     api.patch("v1", "Node", "registers", {"spec": {"taints": None}}, how="merge")
     machine.kill_kubelet(signal.SIGTERM)
     machine.start_kubelet()
